@@ -1,0 +1,82 @@
+#include "shrike/core/allocator.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace shrike {
+
+std::size_t CachingAllocator::size_class(std::size_t bytes) {
+  if (bytes <= 512) return (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+  const std::size_t step = std::bit_floor(bytes) / 8;  // eight classes to each doubling
+  return (bytes + step - 1) / step * step;
+}
+
+void* CachingAllocator::allocate(std::size_t bytes) {
+  const std::size_t size = size_class(bytes);
+  const std::lock_guard lock(mutex_);
+  void* block = nullptr;
+  if (const auto found = free_.find(size); found != free_.end()) {
+    block = found->second;
+    free_.erase(found);
+    stats_.cached -= size;
+  } else {
+    // Growing: let the cache give way before the total passes what live tensors have needed at their peak.
+    const std::size_t allowed = std::max(peak_in_use_, stats_.in_use + size);
+    if (stats_.in_use + stats_.cached + size > allowed) trim(stats_.in_use + stats_.cached + size - allowed);
+    block = raw_allocate(size);
+    if (block == nullptr) {
+      trim(stats_.cached);
+      block = raw_allocate(size);
+    }
+    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use, " bytes held by live tensors");
+  }
+  stats_.in_use += size;
+  peak_in_use_ = std::max(peak_in_use_, stats_.in_use);
+  stats_.peak = std::max(stats_.peak, stats_.in_use + stats_.cached);
+  return block;
+}
+
+void CachingAllocator::deallocate(void* block, std::size_t bytes) noexcept {
+  const std::size_t size = size_class(bytes);
+  const std::lock_guard lock(mutex_);
+  stats_.in_use -= size;
+  stats_.cached += size;
+  free_.emplace(size, block);
+}
+
+// Gives back cached blocks, largest first, until `room` bytes were freed.
+void CachingAllocator::trim(std::size_t room) noexcept {
+  std::size_t freed = 0;
+  while (freed < room && !free_.empty()) {
+    const auto last = std::prev(free_.end());
+    raw_deallocate(last->second, last->first);
+    stats_.cached -= last->first;
+    freed += last->first;
+    free_.erase(last);
+  }
+}
+
+void CachingAllocator::release_cache() noexcept {
+  const std::lock_guard lock(mutex_);
+  trim(stats_.cached);
+}
+
+MemoryStats CachingAllocator::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void CachingAllocator::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  peak_in_use_ = stats_.in_use;
+  stats_.peak = stats_.in_use + stats_.cached;
+}
+
+Storage::Storage(std::size_t bytes, Device device)
+    : bytes_(bytes), device_(device), data_(dispatch(device, [&](auto d) { return allocator(d).allocate(bytes); })) {}
+
+Storage::~Storage() {
+  dispatch(device_, [&](auto d) { allocator(d).deallocate(data_, bytes_); });
+}
+
+}  // namespace shrike
