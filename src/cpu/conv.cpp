@@ -1,0 +1,100 @@
+#include "shrike/ops/conv.hpp"
+
+#include "columns.hpp"
+#include "onednn.hpp"
+#include "shrike/core/parallel.hpp"
+#include "shrike/ops/elementwise.hpp"
+
+namespace shrike::kernels {
+namespace {
+
+using namespace onednn;
+
+Convolution convolution(const Conv2dSizes& z, Pass pass, bool bias) {
+  return {z.n,         z.h,         z.w,        z.c,        z.k,      z.r,  z.s,  z.p,
+          z.q,         z.stride,    z.padding,  z.dilation, z.groups, pass, bias, z.relu && pass == Pass::forward,
+          Layout::any, Layout::any, Layout::any};
+}
+
+// An operand in the primitive's layout: as it is, or a reordered copy.
+class Operand {
+ public:
+  Operand(const dnnl::memory::desc& plain, const float* data, const dnnl::memory::desc& wanted) : data_(data) {
+    if (plain == wanted) return;
+    copy_ = Scratch(wanted.get_size());
+    reorder(plain, data, wanted, copy_.data());
+    data_ = copy_.data();
+  }
+  const float* data() const { return data_; }
+
+ private:
+  const float* data_;
+  Scratch copy_;
+};
+
+// A result: written in the primitive's layout, then put where it belongs.
+class Result {
+ public:
+  Result(const dnnl::memory::desc& plain, float* data, const dnnl::memory::desc& wanted)
+      : plain_(plain), wanted_(wanted), data_(data), copy_(plain == wanted ? 0 : wanted.get_size()) {}
+  float* data() const { return copy_.data() != nullptr ? copy_.data() : data_; }
+  void finish() {
+    if (copy_.data() != nullptr) reorder(wanted_, copy_.data(), plain_, data_);
+  }
+
+ private:
+  dnnl::memory::desc plain_, wanted_;
+  float* data_;
+  Scratch copy_;
+};
+
+}  // namespace
+
+void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
+  if (sizes.n == 0) return;
+  const Convolution key = convolution(sizes, Pass::forward, bias != nullptr);
+  const auto conv = primitive(key);
+  Operand x_in(conv->plain_x, x, conv->x);
+  Operand weight_in(conv->plain_weight, weight, conv->weight);
+  Result y_out(conv->plain_y, y, conv->y);
+  execute(key, *conv, x_in.data(), weight_in.data(), bias, y_out.data());
+  y_out.finish();
+}
+
+void conv2d_backward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,
+                     float* dx, float* dweight, float* dbias) {
+  if (sizes.n == 0) {
+    if (dweight != nullptr) std::fill_n(dweight, sizes.k * sizes.r * sizes.s * (sizes.c / sizes.groups), 0.0f);
+    if (dbias != nullptr) std::fill_n(dbias, sizes.k, 0.0f);
+    return;
+  }
+  const std::int64_t count = sizes.n * sizes.p * sizes.q * sizes.k;
+  Scratch masked;
+  if (sizes.relu) {
+    masked = Scratch(static_cast<std::size_t>(count) * sizeof(float));
+    relu_backward(Cpu{}, count, y, dy, masked.data());
+    dy = masked.data();
+  }
+  if (dx != nullptr) {
+    const Convolution key = convolution(sizes, Pass::backward_data, false);
+    const auto conv = primitive(key);
+    Operand dy_in(conv->plain_y, dy, conv->y);
+    Operand weight_in(conv->plain_weight, weight, conv->weight);
+    Result dx_out(conv->plain_x, dx, conv->x);
+    execute(key, *conv, dx_out.data(), weight_in.data(), nullptr, dy_in.data());
+    dx_out.finish();
+  }
+  if (dweight != nullptr) {
+    const Convolution key = convolution(sizes, Pass::backward_weight, dbias != nullptr);
+    const auto conv = primitive(key);
+    Operand x_in(conv->plain_x, x, conv->x);
+    Operand dy_in(conv->plain_y, dy, conv->y);
+    Result dweight_out(conv->plain_weight, dweight, conv->weight);
+    execute(key, *conv, x_in.data(), dweight_out.data(), dbias, dy_in.data());
+    dweight_out.finish();
+  } else if (dbias != nullptr) {
+    column_sums(sizes.n * sizes.p * sizes.q, sizes.k, dy, dbias);
+  }
+}
+
+}  // namespace shrike::kernels

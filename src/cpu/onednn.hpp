@@ -1,0 +1,83 @@
+// The only file, with its .cpp, that knows which version of oneDNN this is. Convolutions and matrix products as cached
+// primitives.
+#pragma once
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "shrike/core/allocator.hpp"
+
+namespace shrike::onednn {
+
+// f32 working memory from Shrike's allocator, so that it is counted and reused.
+class Scratch {
+ public:
+  Scratch() = default;
+  explicit Scratch(std::size_t bytes) : bytes_(bytes), data_(bytes > 0 ? allocator(Cpu{}).allocate(bytes) : nullptr) {}
+  ~Scratch() { reset(); }
+  Scratch(Scratch&& other) noexcept : bytes_(other.bytes_), data_(std::exchange(other.data_, nullptr)) {}
+  Scratch& operator=(Scratch&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+
+  void reset() noexcept {
+    if (data_ != nullptr) allocator(Cpu{}).deallocate(data_, bytes_);
+    data_ = nullptr;
+  }
+  float* data() const { return static_cast<float*>(data_); }
+
+ private:
+  std::size_t bytes_ = 0;
+  void* data_ = nullptr;
+};
+
+enum class Pass : std::int64_t { forward, backward_data, backward_weight };
+
+// How a tensor lies in memory: as Shrike keeps it (NHWC, KRSC), or as oneDNN likes it best.
+enum class Layout : std::int64_t { plain, any };
+
+// One convolution; also the key of the cache.
+struct Convolution {
+  std::int64_t n, h, w, c, k, r, s, p, q, stride, padding, dilation, groups;
+  Pass pass;
+  bool bias, relu;  // of the forward pass; backward_weight computes a bias gradient with `bias`
+  Layout x, weight, y;
+  friend auto operator<=>(const Convolution&, const Convolution&) = default;
+};
+
+// y [m, n] = a [m, k] * b [k, n] + bias [n], each matrix given by its strides.
+struct Product {
+  std::int64_t m, n, k;
+  std::int64_t a_row, a_column, b_row, b_column;
+  bool bias, relu;
+  friend auto operator<=>(const Product&, const Product&) = default;
+};
+
+// A ready primitive. The descriptions are of x (or dx), weight (or dweight), y (or dy).
+struct Primitive {
+  dnnl::primitive handle;
+  dnnl::memory::desc x, weight, y, bias, scratchpad;
+  dnnl::memory::desc plain_x, plain_weight, plain_y;  // of Shrike's layouts
+};
+
+// From a bounded cache; least recently used ones are dropped. Thread-safe.
+std::shared_ptr<const Primitive> primitive(const Convolution& key);
+std::shared_ptr<const Primitive> primitive(const Product& key);
+
+// Runs a primitive. Pointers not used are null. Throws Error with oneDNN's message.
+void execute(const Convolution& key, const Primitive& primitive, const float* x, const float* weight, const float* bias,
+             const float* y);
+void execute(const Product& key, const Primitive& primitive, const float* a, const float* b, const float* bias, float* y);
+
+// Copies between layouts.
+void reorder(const dnnl::memory::desc& from, const float* source, const dnnl::memory::desc& to, float* target);
+
+// The name of the implementation oneDNN chose, for benchmarks.
+std::string implementation(const Convolution& key);
+
+}  // namespace shrike::onednn

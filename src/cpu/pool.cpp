@@ -1,0 +1,135 @@
+#include "shrike/ops/pool.hpp"
+
+#include "shrike/core/parallel.hpp"
+
+namespace shrike::kernels {
+namespace {
+
+// The part of a window that lies inside the input: [begin, end) in one dimension, `start` where it would begin without an edge.
+struct Window {
+  std::int64_t start, begin, end;
+  Window(std::int64_t output, std::int64_t size, const PoolSizes& z)
+      : start(output * z.stride - z.padding), begin(std::max<std::int64_t>(start, 0)), end(std::min(start + z.kernel, size)) {}
+};
+
+// The windows that see input position `i`: [begin, end) of `count` outputs.
+struct Seers {
+  std::int64_t begin, end;
+  Seers(std::int64_t i, std::int64_t count, const PoolSizes& z)
+      : begin(std::max<std::int64_t>(i + z.padding - z.kernel + z.stride, 0) / z.stride),
+        end(std::min((i + z.padding) / z.stride + 1, count)) {}
+};
+
+// Calls f(image, row) for all rows of all images, in parallel.
+template <class F> void for_rows(std::int64_t n, std::int64_t rows, std::int64_t row_size, const F& f) {
+  parallel_for(n * rows, std::max<std::int64_t>(1, (1 << 14) / std::max<std::int64_t>(row_size, 1)),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) f(i / rows, i % rows);
+               });
+}
+
+// What a window's mean divides by: its size, cut off where the padding ends.
+float mean_factor(const Window& rows, const Window& columns, const PoolSizes& z) {
+  const std::int64_t height = std::min(rows.start + z.kernel, z.h + z.padding) - rows.start;
+  const std::int64_t width = std::min(columns.start + z.kernel, z.w + z.padding) - columns.start;
+  return 1.0f / static_cast<float>(height * width);
+}
+
+}  // namespace
+
+void max_pool2d_forward(Cpu, const PoolSizes& z, const float* x, float* y, std::uint8_t* argmax) {
+  for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
+    const Window rows(p, z.h, z);
+    for (std::int64_t q = 0; q < z.q; ++q) {
+      const Window columns(q, z.w, z);
+      const std::int64_t at = ((image * z.p + p) * z.q + q) * z.c;
+      float* __restrict best = y + at;
+      std::uint8_t* __restrict where = argmax + at;
+      bool first = true;
+      for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+        for (std::int64_t w = columns.begin; w < columns.end; ++w) {
+          const float* __restrict from = x + ((image * z.h + h) * z.w + w) * z.c;
+          const auto position = static_cast<std::uint8_t>((h - rows.start) * z.kernel + w - columns.start);
+          if (first) {
+            for (std::int64_t c = 0; c < z.c; ++c) best[c] = from[c];
+            for (std::int64_t c = 0; c < z.c; ++c) where[c] = position;
+            first = false;
+            continue;
+          }
+          for (std::int64_t c = 0; c < z.c; ++c) {
+            const bool better = !(from[c] <= best[c]) && !(best[c] != best[c] && from[c] == from[c]);
+            where[c] = better ? position : where[c];
+            best[c] = better ? from[c] : best[c];
+          }
+        }
+      }
+    }
+  });
+}
+
+// Every input element gathers from the windows that chose it, so that windows may overlap and threads need not meet.
+void max_pool2d_backward(Cpu, const PoolSizes& z, const std::uint8_t* argmax, const float* dy, float* dx) {
+  for_rows(z.n, z.h, z.w * z.c, [=](std::int64_t image, std::int64_t h) {
+    const Seers rows(h, z.p, z);
+    for (std::int64_t w = 0; w < z.w; ++w) {
+      const Seers columns(w, z.q, z);
+      float* __restrict to = dx + ((image * z.h + h) * z.w + w) * z.c;
+      bool first = true;
+      for (std::int64_t p = rows.begin; p < rows.end; ++p) {
+        for (std::int64_t q = columns.begin; q < columns.end; ++q) {
+          const std::int64_t at = ((image * z.p + p) * z.q + q) * z.c;
+          const float* __restrict from = dy + at;
+          const std::uint8_t* __restrict where = argmax + at;
+          const auto position =
+              static_cast<std::uint8_t>((h - Window(p, z.h, z).start) * z.kernel + w - Window(q, z.w, z).start);
+          if (first) {
+            for (std::int64_t c = 0; c < z.c; ++c) to[c] = where[c] == position ? from[c] : 0.0f;
+            first = false;
+          } else {
+            for (std::int64_t c = 0; c < z.c; ++c) to[c] += where[c] == position ? from[c] : 0.0f;
+          }
+        }
+      }
+      if (first) std::fill_n(to, z.c, 0.0f);
+    }
+  });
+}
+
+void avg_pool2d_forward(Cpu, const PoolSizes& z, const float* x, float* y) {
+  for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
+    const Window rows(p, z.h, z);
+    for (std::int64_t q = 0; q < z.q; ++q) {
+      const Window columns(q, z.w, z);
+      const float factor = mean_factor(rows, columns, z);
+      float* __restrict to = y + ((image * z.p + p) * z.q + q) * z.c;
+      std::fill_n(to, z.c, 0.0f);
+      for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+        for (std::int64_t w = columns.begin; w < columns.end; ++w) {
+          const float* __restrict from = x + ((image * z.h + h) * z.w + w) * z.c;
+          for (std::int64_t c = 0; c < z.c; ++c) to[c] += from[c];
+        }
+      }
+      for (std::int64_t c = 0; c < z.c; ++c) to[c] *= factor;
+    }
+  });
+}
+
+void avg_pool2d_backward(Cpu, const PoolSizes& z, const float* dy, float* dx) {
+  for_rows(z.n, z.h, z.w * z.c, [=](std::int64_t image, std::int64_t h) {
+    const Seers rows(h, z.p, z);
+    for (std::int64_t w = 0; w < z.w; ++w) {
+      const Seers columns(w, z.q, z);
+      float* __restrict to = dx + ((image * z.h + h) * z.w + w) * z.c;
+      std::fill_n(to, z.c, 0.0f);
+      for (std::int64_t p = rows.begin; p < rows.end; ++p) {
+        for (std::int64_t q = columns.begin; q < columns.end; ++q) {
+          const float factor = mean_factor(Window(p, z.h, z), Window(q, z.w, z), z);
+          const float* __restrict from = dy + ((image * z.p + p) * z.q + q) * z.c;
+          for (std::int64_t c = 0; c < z.c; ++c) to[c] += factor * from[c];
+        }
+      }
+    }
+  });
+}
+
+}  // namespace shrike::kernels

@@ -1,0 +1,183 @@
+#include "shrike/ops/conv.hpp"
+#include "reference.hpp"
+
+using namespace shrike;
+using reference::Doubles;
+
+namespace {
+
+struct Case {
+  std::int64_t n, h, w, c, k, r, s;
+  Conv2dOptions options;
+};
+
+// The definition, for elements of any arithmetic type: x [n, h, w, c], weight [k, r, s, c / groups], bias [k] or empty.
+Doubles plain_conv2d(const Case& z, const Doubles& x, const Doubles& weight, const Doubles& bias) {
+  const auto& o = z.options;
+  const std::int64_t p = (z.h + 2 * o.padding - o.dilation * (z.r - 1) - 1) / o.stride + 1;
+  const std::int64_t q = (z.w + 2 * o.padding - o.dilation * (z.s - 1) - 1) / o.stride + 1;
+  const std::int64_t c_group = z.c / o.groups, k_group = z.k / o.groups;
+  Doubles y;
+  for (std::int64_t n = 0; n < z.n; ++n)
+    for (std::int64_t i = 0; i < p; ++i)
+      for (std::int64_t j = 0; j < q; ++j)
+        for (std::int64_t k = 0; k < z.k; ++k) {
+          double sum = bias.empty() ? 0 : bias[static_cast<std::size_t>(k)];
+          for (std::int64_t r = 0; r < z.r; ++r)
+            for (std::int64_t s = 0; s < z.s; ++s) {
+              const std::int64_t h = i * o.stride - o.padding + r * o.dilation, w = j * o.stride - o.padding + s * o.dilation;
+              if (h < 0 || h >= z.h || w < 0 || w >= z.w) continue;
+              for (std::int64_t c = 0; c < c_group; ++c) {
+                sum += x[static_cast<std::size_t>(((n * z.h + h) * z.w + w) * z.c + k / k_group * c_group + c)] *
+                       weight[static_cast<std::size_t>(((k * z.r + r) * z.s + s) * c_group + c)];
+              }
+            }
+          y.push_back(o.relu ? std::max(sum, 0.0) : sum);
+        }
+  return y;
+}
+
+// The gradients of x, weight and bias by the chain rule on the same loops.
+std::vector<Doubles> plain_gradients(const Case& z, const Doubles& x, const Doubles& weight, const Doubles& y, Doubles dy) {
+  const auto& o = z.options;
+  const std::int64_t p = (z.h + 2 * o.padding - o.dilation * (z.r - 1) - 1) / o.stride + 1;
+  const std::int64_t q = (z.w + 2 * o.padding - o.dilation * (z.s - 1) - 1) / o.stride + 1;
+  const std::int64_t c_group = z.c / o.groups, k_group = z.k / o.groups;
+  std::vector<Doubles> grads{Doubles(x.size()), Doubles(weight.size()), Doubles(static_cast<std::size_t>(z.k))};
+  std::size_t at = 0;
+  for (std::int64_t n = 0; n < z.n; ++n)
+    for (std::int64_t i = 0; i < p; ++i)
+      for (std::int64_t j = 0; j < q; ++j)
+        for (std::int64_t k = 0; k < z.k; ++k, ++at) {
+          const double g = o.relu && y[at] <= 0 ? 0 : dy[at];
+          grads[2][static_cast<std::size_t>(k)] += g;
+          for (std::int64_t r = 0; r < z.r; ++r)
+            for (std::int64_t s = 0; s < z.s; ++s) {
+              const std::int64_t h = i * o.stride - o.padding + r * o.dilation, w = j * o.stride - o.padding + s * o.dilation;
+              if (h < 0 || h >= z.h || w < 0 || w >= z.w) continue;
+              for (std::int64_t c = 0; c < c_group; ++c) {
+                const auto of_x = static_cast<std::size_t>(((n * z.h + h) * z.w + w) * z.c + k / k_group * c_group + c);
+                const auto of_weight = static_cast<std::size_t>(((k * z.r + r) * z.s + s) * c_group + c);
+                grads[0][of_x] += g * weight[of_weight];
+                grads[1][of_weight] += g * x[of_x];
+              }
+            }
+        }
+  return grads;
+}
+
+const std::vector<Case> cases = {
+    {1, 7, 9, 3, 8, 3, 3, {.padding = 1}},
+    {2, 8, 5, 16, 32, 3, 3, {.padding = 1, .relu = true}},
+    {1, 13, 21, 32, 16, 3, 3, {.padding = 1}},
+    {3, 5, 6, 5, 7, 3, 3, {.stride = 2, .padding = 1}},
+    {1, 9, 8, 17, 17, 3, 3, {.padding = 2, .dilation = 2, .relu = true}},
+    {2, 6, 7, 1, 1, 1, 1, {}},
+    {1, 6, 7, 16, 9, 1, 1, {.relu = true}},
+    {1, 7, 7, 48, 36, 1, 1, {.stride = 2}},
+    {1, 15, 17, 3, 64, 7, 7, {.stride = 2, .padding = 3, .relu = true}},
+    {2, 6, 6, 8, 12, 3, 3, {.padding = 1, .groups = 2}},
+    {1, 6, 5, 6, 6, 3, 3, {.padding = 1, .groups = 6, .relu = true}},
+    {1, 1, 1, 4, 5, 3, 3, {.padding = 1}},
+    {1, 1, 1, 17, 3, 1, 1, {}},
+    {2, 2, 3, 5, 6, 5, 5, {.padding = 2}},
+    {1, 2, 2, 16, 16, 7, 3, {.padding = 3}},
+    {1, 1, 40, 5, 3, 1, 5, {.stride = 3}},
+    {1, 19, 35, 64, 64, 3, 3, {.padding = 1, .relu = true}},
+    {1, 12, 10, 128, 48, 3, 3, {.padding = 1}},
+    {1, 10, 10, 64, 128, 3, 3, {.stride = 2, .padding = 1, .relu = true}},
+    {1, 9, 12, 512, 15, 1, 1, {}},
+};
+
+Tensor output_gradient(const Tensor& y, Random& random) { return reference::random_integers(y.shape(), random); }
+
+}  // namespace
+
+TEST_CASE("conv2d and its gradients are exact on small integers") {
+  for (std::size_t number = 0; number < cases.size(); ++number) {
+    for (const bool biased : {false, true}) {
+      const Case& z = cases[number];
+      INFO("case " << number << " biased " << biased);
+      Random random(1, RandomStream::test, number);
+      const Tensor x = reference::random_integers({z.n, z.h, z.w, z.c}, random);
+      const Tensor weight = reference::random_integers({z.k, z.r, z.s, z.c / z.options.groups}, random);
+      const Tensor bias = biased ? reference::random_integers({z.k}, random) : Tensor();
+      for (const Tensor& tensor : {x, weight}) tensor.set_requires_grad(true);
+      if (biased) bias.set_requires_grad(true);
+      const Tensor y = conv2d(x, weight, bias, z.options);
+      const Doubles expected =
+          plain_conv2d(z, reference::doubles(x), reference::doubles(weight), biased ? reference::doubles(bias) : Doubles{});
+      REQUIRE(reference::doubles(y) == expected);
+      const Tensor dy = output_gradient(y, random);
+      backward({y}, {dy});
+      const auto grads =
+          plain_gradients(z, reference::doubles(x), reference::doubles(weight), expected, reference::doubles(dy));
+      CHECK(reference::doubles(x.grad()) == grads[0]);
+      CHECK(reference::doubles(weight.grad()) == grads[1]);
+      if (biased) CHECK(reference::doubles(bias.grad()) == grads[2]);
+    }
+  }
+}
+
+TEST_CASE("conv2d's gradients are those of central differences") {
+  Random random(2, RandomStream::test);
+  for (const Case& z :
+       {Case{2, 5, 4, 3, 4, 3, 3, {.stride = 2, .padding = 1}}, Case{1, 5, 6, 4, 6, 3, 2, {.padding = 1, .groups = 2}},
+        Case{1, 4, 5, 2, 3, 3, 3, {.padding = 1, .relu = true}}}) {
+    reference::check_gradients(
+        [&](const Tensors& in) { return conv2d(in[0], in[1], in[2], z.options); },
+        [&](const std::vector<Doubles>& in) { return plain_conv2d(z, in[0], in[1], in[2]); },
+        {reference::random_tensor({z.n, z.h, z.w, z.c}, random),
+         reference::random_tensor({z.k, z.r, z.s, z.c / z.options.groups}, random), reference::random_tensor({z.k}, random)},
+        random);
+  }
+}
+
+TEST_CASE("conv2d computes the wanted gradients alone") {
+  Random random(3, RandomStream::test);
+  const Tensor x = reference::random_integers({1, 6, 5, 4}, random);
+  const Tensor weight = reference::random_integers({3, 3, 3, 4}, random);
+  const Tensor bias = reference::random_integers({3}, random);
+  std::vector<std::vector<float>> all;
+  for (int wanted = 7; wanted > 0; --wanted) {
+    const Tensors leaves{x, weight, bias};
+    for (std::size_t i = 0; i < 3; ++i) {
+      leaves[i].clear_grad();
+      leaves[i].set_requires_grad(((wanted >> i) & 1) != 0);
+    }
+    const Tensor y = conv2d(x, weight, bias, {.padding = 1, .relu = true});
+    backward({y}, {full(y.shape(), 1.0f)});
+    for (std::size_t i = 0; i < 3; ++i) {
+      REQUIRE(leaves[i].grad().defined() == (((wanted >> i) & 1) != 0));
+      if (wanted == 7) all.push_back(leaves[i].grad().to_vector<float>());
+      if (leaves[i].grad().defined()) CHECK(leaves[i].grad().to_vector<float>() == all[i]);
+    }
+  }
+}
+
+TEST_CASE("conv2d of an empty batch is empty, with gradients of zero") {
+  const Tensor x({0, 4, 4, 3});
+  const Tensor weight = full({2, 3, 3, 3}, 1.0f);
+  const Tensor bias = full({2}, 1.0f);
+  for (const Tensor& tensor : {x, weight, bias}) tensor.set_requires_grad(true);
+  const Tensor y = conv2d(x, weight, bias, {.padding = 1});
+  REQUIRE(y.shape() == Shape{0, 4, 4, 2});
+  backward({y}, {Tensor(y.shape())});
+  CHECK(x.grad().shape() == x.shape());
+  CHECK(weight.grad().to_vector<float>() == std::vector<float>(54, 0.0f));
+  CHECK(bias.grad().to_vector<float>() == std::vector<float>(2, 0.0f));
+}
+
+TEST_CASE("conv2d refuses what does not fit") {
+  using Catch::Matchers::Contains;
+  const Tensor x({1, 4, 4, 3});
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 4}), {}), Contains("[1, 4, 4, 3]") && Contains("[2, 3, 3, 4]"));
+  CHECK_THROWS_WITH(conv2d(Tensor({4, 4, 3}), Tensor({2, 3, 3, 3}), {}), Contains("[N, H, W, C]"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 27}), {}), Contains("[K, R, S, C / groups]"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 5, 5, 3}), {}), Contains("smaller than the kernel"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 3}), Tensor({3})), Contains("bias") && Contains("[3]"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 3}), {}, {.stride = 0}), Contains("stride is 0"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 3}), {}, {.padding = -1}), Contains("padding is -1"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 1}), {}, {.groups = 3}), Contains("3 groups"));
+  CHECK_THROWS_WITH(conv2d(x, Tensor({2, 3, 3, 3}, Dtype::s32), {}), Contains("s32"));
+}
