@@ -1,0 +1,41 @@
+#include "shrike/detection/anchors.hpp"
+
+#include <cmath>
+
+namespace shrike {
+
+std::vector<Box> base_anchors(const AnchorOptions& options) {
+  SHRIKE_CHECK(options.per_cell() > 0, "anchors: ", options.sizes.size(), " sizes and ", options.ratios.size(),
+               " ratios, expected at least one of each");
+  for (const float size : options.sizes) SHRIKE_CHECK(size > 0, "anchors: size ", size, ", expected a positive one");
+  std::vector<Box> base;
+  for (const float ratio : options.ratios) {
+    SHRIKE_CHECK(ratio > 0, "anchors: ratio ", ratio, ", expected a positive one");
+    const float height_ratio = std::sqrt(ratio);
+    const float width_ratio = 1.0f / height_ratio;
+    for (const float size : options.sizes) {
+      const float x = std::nearbyint(width_ratio * size / 2.0f);
+      const float y = std::nearbyint(height_ratio * size / 2.0f);
+      base.push_back({-x, -y, x, y});
+    }
+  }
+  return base;
+}
+
+Tensor anchors(const AnchorOptions& options, std::int64_t stride_y, std::int64_t stride_x, std::int64_t map_height,
+               std::int64_t map_width, Device device) {
+  SHRIKE_CHECK(stride_y > 0 && stride_x > 0, "anchors: strides ", stride_y, " and ", stride_x, ", expected positive ones");
+  SHRIKE_CHECK(map_height >= 0 && map_width >= 0, "anchors: a map of ", map_height, " x ", map_width, " cells");
+  std::vector<float> base;
+  for (const Box& box : base_anchors(options)) base.insert(base.end(), {box.x1, box.y1, box.x2, box.y2});
+  const std::int64_t per_cell = options.per_cell();
+  const Tensor base_boxes = tensor({per_cell, 4}, base, device);
+  const Tensor boxes({map_height * map_width * per_cell, 4}, Dtype::f32, device);
+  const auto y = static_cast<float>(stride_y);
+  const auto x = static_cast<float>(stride_x);
+  const kernels::AnchorSizes sizes{map_height, map_width, per_cell, y, x, options.offset * y, options.offset * x};
+  dispatch(device, [&](auto d) { kernels::anchors(d, sizes, base_boxes.data<float>(), boxes.data<float>()); });
+  return boxes;
+}
+
+}  // namespace shrike
