@@ -73,9 +73,9 @@ using Operation = std::function<Tensor(const Tensors&)>;
 using Reference = std::function<Doubles(const std::vector<Doubles>&)>;
 
 struct GradientOptions {
-  double tolerance = 1e-4;   // of value and gradients, relative where greater than 1
-  double step = 1e-6;        // of the central differences
-  std::vector<bool> wanted;  // per input; empty: all of dtype f32
+  double tolerance = 1e-4;     // of value and gradients, relative where greater than 1
+  double step = 1e-6;          // of the central differences
+  std::vector<bool> wanted{};  // per input; empty: all of dtype f32
 };
 
 // Checks operation(inputs) against reference(inputs), and the gradients of sum(g * output), g random, that backward() computes
