@@ -177,8 +177,9 @@ Image codecs::decode_jpeg(Bytes bytes, const std::string& name) {
   SHRIKE_CHECK(pixels <= 1'000'000 + static_cast<std::int64_t>(bytes.size()) * 4096, name, ": corrupt JPEG: ", bytes.size(),
                " bytes cannot hold ", decoder.width(), "x", decoder.height(), " pixels");
   Image image = make_image(static_cast<int>(decoder.height()), static_cast<int>(decoder.width()));
+  const int orientation = decoder.orientation();  // libjpeg forgets the markers when it has finished
   SHRIKE_CHECK(decoder.read(image.rgb.data()), name, ": cannot decode the JPEG: ", decoder.error());
-  return apply_orientation(std::move(image), decoder.orientation());
+  return apply_orientation(std::move(image), orientation);
 }
 
 std::string encode_jpeg(const Image& image, int quality) {
