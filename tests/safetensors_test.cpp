@@ -6,11 +6,11 @@
 
 #include <bit>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "catch.hpp"
+#include "paths.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/io/file.hpp"
 #include "temporary_folder.hpp"
@@ -19,11 +19,6 @@ using namespace shrike;
 using Catch::Matchers::Contains;
 
 namespace {
-
-std::string golden(const std::string& name) {
-  const char* folder = std::getenv("SHRIKE_GOLDEN");
-  return std::string(folder ? folder : "tests/golden") + "/" + name;
-}
 
 std::string length(std::uint64_t n) {
   std::string bytes(8, '\0');
@@ -96,7 +91,7 @@ bool equal(const TensorFile& a, const TensorFile& b) {
 
 TEST_CASE("a file of the reference implementation reads to its values and is written back to its bytes") {
   const TemporaryFolder folder;
-  const std::string path = golden("reference.safetensors");
+  const std::string path = golden_path("reference.safetensors");
   const TensorFile file = load_safetensors(path);
   CHECK(file.name == path);
   REQUIRE(file.tensors.size() == 9);
