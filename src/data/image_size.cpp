@@ -15,8 +15,7 @@ namespace shrike {
 namespace {
 
 // Bytes of the file, zeros where it has ended: no valid header has zeros there.
-template <std::size_t n>
-std::array<std::uint8_t, n> bytes_at(const InputFile& file, std::uint64_t offset) {
+template <std::size_t n> std::array<std::uint8_t, n> bytes_at(const InputFile& file, std::uint64_t offset) {
   std::array<std::uint8_t, n> bytes{};
   if (offset < file.size()) file.read(offset, bytes.data(), std::min<std::uint64_t>(n, file.size() - offset));
   return bytes;

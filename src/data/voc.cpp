@@ -45,8 +45,8 @@ class Classes {
     if (!unknown_.empty()) {
       std::string list;
       for (const auto& [name, unknown] : unknown_) {
-        list += message(list.empty() ? "" : ", ", "'", name, "' (", unknown.objects, unknown.objects == 1 ? " object" : " objects",
-                        ", first in ", unknown.path, ")");
+        list += message(list.empty() ? "" : ", ", "'", name, "' (", unknown.objects,
+                        unknown.objects == 1 ? " object" : " objects", ", first in ", unknown.path, ")");
       }
       fail(dataset.root, ": classes that are not in the list: ", list, "; expected: ", voc::joined(names_));
     }
@@ -86,8 +86,8 @@ std::string convert(const VocObject& written, const Sample& sample, Object& obje
                 inside(written.y2, sample.height)};
   object.difficult = written.difficult;
   if (object.box.x1 < object.box.x2 && object.box.y1 < object.box.y2) return {};
-  return message("object ", written.number, " (", written.name, "): box (", written.x1, ", ", written.y1, ", ", written.x2, ", ",
-                 written.y2, ") lies outside the image of ", sample.width, "x", sample.height, " pixels");
+  return message("object ", written.number, " (", written.name, "): box (", written.x1, ", ", written.y1, ", ", written.x2,
+                 ", ", written.y2, ") lies outside the image of ", sample.width, "x", sample.height, " pixels");
 }
 
 Sample read_sample(const fs::path& folder, const voc::ImageFiles& images, const std::string& id, const VocOptions& options,
@@ -105,7 +105,8 @@ Sample read_sample(const fs::path& folder, const voc::ImageFiles& images, const 
   if (options.check_images || annotation.height == 0) {
     const ImageSize size = read_image_size(sample.image_path);
     SHRIKE_CHECK(annotation.height == 0 || size == (ImageSize{annotation.height, annotation.width}), path, ": the image is ",
-                 annotation.width, "x", annotation.height, " pixels, but ", sample.image_path, " has ", size.width, "x", size.height);
+                 annotation.width, "x", annotation.height, " pixels, but ", sample.image_path, " has ", size.width, "x",
+                 size.height);
     sample.height = size.height;
     sample.width = size.width;
   }
@@ -147,8 +148,8 @@ void count(const Dataset& dataset, VocReport& report) {
 
 const std::vector<std::string>& voc_classes() {
   static const std::vector<std::string> names = {
-      "aeroplane", "bicycle", "bird",  "boat",      "bottle", "bus",         "car",   "cat",  "chair", "cow",
-      "diningtable", "dog",   "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"};
+      "aeroplane",   "bicycle", "bird",  "boat",      "bottle", "bus",         "car",   "cat",  "chair", "cow",
+      "diningtable", "dog",     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"};
   return names;
 }
 

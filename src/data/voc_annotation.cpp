@@ -40,12 +40,14 @@ std::string shown(std::string_view text) {
 }
 
 // Throws if elements nest deeper than `max_depth`, before pugixml builds a tree that it would destroy recursively. Follows
-// pugixml's reading of comments, CDATA, processing instructions and quotes, so that no part is seen by one and not by the other.
+// pugixml's reading of comments, CDATA, processing instructions and quotes, so that no part is seen by one and not by the
+// other.
 void check_structure(std::string_view bytes, const std::string& name, int max_depth) {
   SHRIKE_CHECK(bytes.find('\0') == std::string_view::npos, name, ": has a zero byte: expected XML in UTF-8");
   const auto skip = [&](std::size_t at, std::string_view until, const char* what) {
     const auto end = bytes.find(until, at);
-    SHRIKE_CHECK(end != std::string_view::npos, name, ":", line_of(bytes, static_cast<std::ptrdiff_t>(at)), ": ends inside ", what);
+    SHRIKE_CHECK(end != std::string_view::npos, name, ":", line_of(bytes, static_cast<std::ptrdiff_t>(at)), ": ends inside ",
+                 what);
     return end + until.size();
   };
   std::int64_t depth = 0;
@@ -91,7 +93,8 @@ int side(std::string_view bytes, pugi::xml_node size, const char* which, const s
   const auto text = trimmed(node.text().get());
   const auto value = number(text);
   SHRIKE_CHECK(value && *value >= 1 && *value <= 65535 && *value == std::floor(*value), name, ":",
-               line_of(bytes, (node ? node : size).offset_debug()), ": ", which, " is '", shown(text), "': expected 1 to 65535 pixels");
+               line_of(bytes, (node ? node : size).offset_debug()), ": ", which, " is '", shown(text),
+               "': expected 1 to 65535 pixels");
   return static_cast<int>(*value);
 }
 
@@ -150,11 +153,11 @@ VocAnnotation parse_voc_annotation(std::string_view bytes, const std::string& na
     object.name = trimmed(node.child("name").text().get());
     const auto where = [&] { return message(name, ":", line, ": object ", object.number); };
     SHRIKE_CHECK(!object.name.empty(), where(), " has no name");
-    SHRIKE_CHECK(std::none_of(object.name.begin(), object.name.end(), is_control), where(), " has the name '", shown(object.name),
-                 "' with control characters");
+    SHRIKE_CHECK(std::none_of(object.name.begin(), object.name.end(), is_control), where(), " has the name '",
+                 shown(object.name), "' with control characters");
     const auto difficult = trimmed(node.child("difficult").text().get());
-    SHRIKE_CHECK(difficult.empty() || difficult == "0" || difficult == "1", where(), " (", shown(object.name), "): difficult is '",
-                 shown(difficult), "': expected 0 or 1");
+    SHRIKE_CHECK(difficult.empty() || difficult == "0" || difficult == "1", where(), " (", shown(object.name),
+                 "): difficult is '", shown(difficult), "': expected 0 or 1");
     object.difficult = difficult == "1";
     read_box(node.child("bndbox"), object);
     if (!object.problem.empty()) object.problem = message(where(), " (", shown(object.name), "): ", object.problem);

@@ -14,11 +14,11 @@
 namespace shrike {
 
 struct VocOptions {
-  std::string years;                       // "2007" or "2007+2012": read ROOT/VOC2007, ...; empty: ROOT itself is such a folder
-  bool drop_bad_boxes = false;             // leave out and count boxes that are not boxes, instead of throwing
-  bool check_images = true;                // compare each image file's size with its annotation's (opens every image file)
-  std::size_t max_xml_bytes = 4u << 20;    // of one annotation
-  int max_xml_depth = 64;                  // of nested elements; VOC itself needs five
+  std::string years;                     // "2007" or "2007+2012": read ROOT/VOC2007, ...; empty: ROOT itself is such a folder
+  bool drop_bad_boxes = false;           // leave out and count boxes that are not boxes, instead of throwing
+  bool check_images = true;              // compare each image file's size with its annotation's (opens every image file)
+  std::size_t max_xml_bytes = 4u << 20;  // of one annotation
+  int max_xml_depth = 64;                // of nested elements; VOC itself needs five
 };
 
 // What was read, and what was done to it.
@@ -41,15 +41,16 @@ const std::vector<std::string>& voc_classes();
 
 // Reads the images listed in ImageSets/Main/SPLIT.txt for each split in `splits` ("trainval", or several as "train+val").
 //
-// `root` is a folder like VOC2007, or a VOCdevkit folder that has just one of them, or several chosen by options.years. The image of
-// an id is JPEGImages/ID.jpg, .jpeg or .png. Label i is classes[i - 1]; with no classes given, they are all names found, sorted. VOC's
-// 1-based inclusive corners become x1 - 1, y1 - 1, x2, y2; corners may be fractions. Boxes are clipped to the image. Objects marked
-// difficult are kept and flagged. Images without objects are kept.
+// `root` is a folder like VOC2007, or a VOCdevkit folder that has just one of them, or several chosen by options.years. The
+// image of an id is JPEGImages/ID.jpg, .jpeg or .png. Label i is classes[i - 1]; with no classes given, they are all names
+// found, sorted. VOC's 1-based inclusive corners become x1 - 1, y1 - 1, x2, y2; corners may be fractions. Boxes are clipped to
+// the image. Objects marked difficult are kept and flagged. Images without objects are kept.
 //
-// Throws Error, one line that names file, object and value, for: a missing folder, split, annotation or image; an empty split; an id
-// that is listed twice or is not a plain file name; an annotation that is not well-formed, too large, too deep or has a DOCTYPE;
-// classes that are not in `classes` (all of them, with counts); a size that is not the image file's; and, unless
-// options.drop_bad_boxes, for boxes with corners that are missing, not numbers or not finite, without area, or outside the image.
+// Throws Error, one line that names file, object and value, for: a missing folder, split, annotation or image; an empty split;
+// an id that is listed twice or is not a plain file name; an annotation that is not well-formed, too large, too deep or has a
+// DOCTYPE; classes that are not in `classes` (all of them, with counts); a size that is not the image file's; and, unless
+// options.drop_bad_boxes, for boxes with corners that are missing, not numbers or not finite, without area, or outside the
+// image.
 Dataset read_voc(const std::string& root, const std::string& splits, const std::vector<std::string>& classes = {},
                  const VocOptions& options = {}, VocReport* report = nullptr);
 
@@ -67,8 +68,8 @@ struct VocAnnotation {
   std::vector<VocObject> objects;
 };
 
-// Parses the bytes of an annotation file; `name` is what errors call it. Throws Error as read_voc does, except for bad boxes, which
-// carry their problem.
+// Parses the bytes of an annotation file; `name` is what errors call it. Throws Error as read_voc does, except for bad boxes,
+// which carry their problem.
 VocAnnotation parse_voc_annotation(std::string_view bytes, const std::string& name, const VocOptions& options = {});
 
 }  // namespace shrike
