@@ -393,7 +393,8 @@ TEST_CASE("voc100: integer and float annotations give the same boxes") {
   REQUIRE(floats.samples.size() == 100);
   const auto in_order = [](std::vector<Object> objects) {
     std::sort(objects.begin(), objects.end(), [](const Object& a, const Object& b) {
-      return std::tie(a.label, a.box.x1, a.box.y1, a.box.x2, a.box.y2) < std::tie(b.label, b.box.x1, b.box.y1, b.box.x2, b.box.y2);
+      return std::tie(a.label, a.box.x1, a.box.y1, a.box.x2, a.box.y2) <
+             std::tie(b.label, b.box.x1, b.box.y1, b.box.x2, b.box.y2);
     });
     return objects;
   };
