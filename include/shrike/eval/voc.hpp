@@ -1,0 +1,52 @@
+// Average precision as the PASCAL VOC development kit defines it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shrike/core/box.hpp"
+
+namespace shrike {
+
+struct VocApOptions {
+  double iou = 0.5;          // a detection needs at least this overlap
+  bool eleven_point = true;  // VOC 2007's measure; false: the area under the curve, as since VOC 2010
+};
+
+// One class. The curve has one point per detection that counts, by descending score.
+struct VocClassAp {
+  std::int32_t label = 0;
+  double ap = 0;                // NaN for a class without objects
+  std::int64_t objects = 0;     // without difficult ones and crowds
+  std::int64_t detections = 0;  // all of them
+  std::vector<float> score;
+  std::vector<double> precision, recall;
+};
+
+struct VocAp {
+  VocApOptions options;
+  double mean = 0;                  // over the classes that have objects; NaN if none has
+  std::vector<VocClassAp> classes;  // labels 1 .. num_classes - 1
+};
+
+// truth[i] and found[i] belong to image i; num_classes counts the background. By descending score, ties in input order, a
+// detection goes to the object of its image and class that it overlaps most (the first of equals): if the overlap is too small
+// it is a false positive, if the object is difficult or a crowd it does not count, if the object was taken before it is a false
+// positive. The 11-point measure averages the best precision at recalls of at least 0.1 i, in double precision (3 objects of 10
+// do not reach 0.1 * 3). Throws Error naming image and value for labels out of range, scores that are not finite, and lists of
+// different length.
+VocAp voc_ap(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found, int num_classes,
+             const VocApOptions& options = {});
+
+// An aligned table, one line per class and one for the mean; names[i] is that of label i + 1. A class without objects shows
+// "-" and is left out of the mean.
+std::string to_table(const VocAp& result, const std::vector<std::string>& names);
+
+// The curves as CSV (RFC 4180): class,score,precision,recall.
+std::string curves_csv(const VocAp& result, const std::vector<std::string>& names);
+
+// The curves as one SVG picture, precision over recall, a line per class that has objects.
+std::string curves_svg(const VocAp& result, const std::vector<std::string>& names);
+
+}  // namespace shrike

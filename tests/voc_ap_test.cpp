@@ -1,0 +1,158 @@
+#include <cmath>
+#include <limits>
+
+#include "catch.hpp"
+#include "golden.hpp"
+#include "shrike/eval/voc.hpp"
+
+using namespace shrike;
+
+namespace {
+
+const Box here{10, 10, 30, 40};
+const Box elsewhere{100, 100, 130, 140};
+
+Object object(const Box& box, bool difficult = false) { return {box, 1, difficult, false}; }
+Detection detection(const Box& box, float score) { return {box, 1, score}; }
+
+double ap_of(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found, bool eleven) {
+  return voc_ap(truth, found, 2, {0.5, eleven}).mean;
+}
+
+}  // namespace
+
+TEST_CASE("VOC average precision is the development kit's on random scenes") {
+  const Golden golden("eval_golden.txt");
+  int cases = 0;
+  for (; golden.has("scene" + std::to_string(cases) + ".sizes"); ++cases) {
+    const std::string name = "scene" + std::to_string(cases);
+    const auto sizes = golden.values<int>(name + ".sizes");
+    std::vector<std::vector<Object>> truth(static_cast<std::size_t>(sizes[0]));
+    std::vector<std::vector<Detection>> found(truth.size());
+    const auto o = golden.values<float>(name + ".objects");
+    for (std::size_t i = 0; i < o.size(); i += 8) {
+      if (o[i + 3] != 0) continue;  // a crowd
+      truth[static_cast<std::size_t>(o[i])].push_back(
+          {{o[i + 4], o[i + 5], o[i + 6], o[i + 7]}, static_cast<int>(o[i + 1]), o[i + 2] != 0, false});
+    }
+    const auto d = golden.values<float>(name + ".detections");
+    for (std::size_t i = 0; i < d.size(); i += 7) {
+      found[static_cast<std::size_t>(d[i])].push_back(
+          {{d[i + 3], d[i + 4], d[i + 5], d[i + 6]}, static_cast<int>(d[i + 1]), d[i + 2]});
+    }
+    for (const char* threshold : {"0.5", "0.7"}) {
+      const auto expected = golden.values(name + ".voc" + threshold);
+      double sum[2] = {};
+      int counted = 0;
+      for (const bool eleven : {true, false}) {
+        const VocAp result = voc_ap(truth, found, sizes[1], {std::stod(threshold), eleven});
+        REQUIRE(3 * result.classes.size() == expected.size());
+        for (std::size_t c = 0; c < result.classes.size(); ++c) {
+          INFO(name << " class " << c + 1 << " at " << threshold);
+          const double ap = expected[3 * c + (eleven ? 1 : 2)];
+          CHECK(static_cast<double>(result.classes[c].objects) == expected[3 * c]);
+          if (std::isnan(ap)) {
+            CHECK(std::isnan(result.classes[c].ap));
+          } else {
+            CHECK(result.classes[c].ap == Approx(ap).epsilon(1e-10).margin(1e-12));
+            sum[eleven] += ap;
+            counted += eleven;
+          }
+        }
+        if (eleven) CHECK(result.mean == Approx(sum[1] / counted));
+        if (!eleven) CHECK(result.mean == Approx(sum[0] / counted));
+      }
+    }
+  }
+  CHECK(cases == 4);
+}
+
+TEST_CASE("a second detection of an object is wrong, the first is the one of higher score") {
+  CHECK(ap_of({{object(here)}}, {{detection(here, 0.9f), detection(here, 0.8f)}}, false) == 1.0);
+  const VocAp result = voc_ap({{object(here), object(elsewhere)}},
+                              {{detection(elsewhere, 0.7f), detection(here, 0.8f), detection(here, 0.9f)}}, 2);
+  CHECK(result.classes[0].precision == std::vector<double>{1.0, 0.5, 2.0 / 3});
+  CHECK(result.classes[0].recall == std::vector<double>{0.5, 0.5, 1.0});
+  CHECK(result.classes[0].score == std::vector<float>{0.9f, 0.8f, 0.7f});
+}
+
+TEST_CASE("a detection whose best object is taken does not fall back on another") {
+  const Box beside{10, 12, 30, 42};
+  const auto found = std::vector<std::vector<Detection>>{{detection(here, 0.9f), detection({10, 10, 30, 40.5f}, 0.8f)}};
+  const VocAp result = voc_ap({{object(here), object(beside)}}, found, 2);
+  CHECK(result.classes[0].recall == std::vector<double>{0.5, 0.5});
+}
+
+TEST_CASE("difficult objects neither count nor punish") {
+  const auto found =
+      std::vector<std::vector<Detection>>{{detection(elsewhere, 0.9f), detection(elsewhere, 0.85f), detection(here, 0.8f)}};
+  const VocAp result = voc_ap({{object(here), object(elsewhere, true)}}, found, 2);
+  CHECK(result.mean == Approx(1));
+  CHECK(result.classes[0].objects == 1);
+  CHECK(result.classes[0].detections == 3);
+  CHECK(result.classes[0].precision == std::vector<double>{1.0});
+}
+
+TEST_CASE("equal scores keep their input order") {
+  const std::vector<std::vector<Object>> truth{{object(here)}, {}};
+  CHECK(ap_of(truth, {{detection(here, 0.5f), detection(elsewhere, 0.5f)}, {}}, false) == 1.0);
+  CHECK(ap_of(truth, {{detection(elsewhere, 0.5f), detection(here, 0.5f)}, {}}, false) == 0.5);
+  CHECK(ap_of({truth[1], truth[0]}, {{detection(here, 0.5f)}, {detection(here, 0.5f)}}, false) == 0.5);
+}
+
+TEST_CASE("an overlap of exactly the threshold is enough") {
+  CHECK(ap_of({{object({0, 0, 10, 10})}}, {{detection({0, 0, 10, 5}, 1)}}, true) == Approx(1));
+  CHECK(ap_of({{object({0, 0, 10, 10})}}, {{detection({0, 0, 10, 4.99f}, 1)}}, true) == 0.0);
+}
+
+TEST_CASE("the eleven thresholds are multiples of 0.1 in double precision") {
+  // 3 of 10 objects: recall 0.3 reaches 0, 0.1 and 0.2, but 3 * 0.1 is above 0.3.
+  std::vector<Object> objects;
+  std::vector<Detection> found;
+  for (int i = 0; i < 10; ++i) {
+    const float x = 50.0f * static_cast<float>(i);
+    objects.push_back(object({x, 0, x + 20, 20}));
+    if (i < 3) found.push_back(detection(objects.back().box, 0.9f));
+  }
+  CHECK(ap_of({objects}, {found}, true) == Approx(3.0 / 11));
+  CHECK(ap_of({objects}, {found}, false) == Approx(0.3));
+}
+
+TEST_CASE("classes without objects are left out of the mean and shown as -") {
+  const VocAp result = voc_ap({{object(here)}}, {{detection(here, 0.5f), {here, 3, 0.5f}}}, 4);
+  CHECK(result.mean == Approx(1));
+  CHECK(std::isnan(result.classes[1].ap));
+  CHECK(std::isnan(result.classes[2].ap));
+  CHECK(to_table(result, {"cat", "dog", "dining table"}) ==
+        "class            objects  detections  recall  AP (11 points)\n"
+        "cat                    1           1  1.0000          1.0000\n"
+        "dog                    0           0       -               -\n"
+        "dining table           0           1       -               -\n"
+        "mean of 1 class        1           2                  1.0000\n");
+  CHECK(std::isnan(voc_ap({{}}, {{}}, 3).mean));
+  CHECK(voc_ap({{object(here)}}, {{}}, 2).mean == 0.0);
+  CHECK(std::isnan(voc_ap({}, {}, 2).mean));
+}
+
+TEST_CASE("curves are written as CSV and as a picture") {
+  const VocAp result = voc_ap({{object(here)}}, {{detection(here, 0.5f), detection(elsewhere, 0.25f)}}, 2);
+  CHECK(curves_csv(result, {"a \"b\", c"}) ==
+        "class,score,precision,recall\n"
+        "\"a \"\"b\"\", c\",0.5,1.000000,1.000000\n"
+        "\"a \"\"b\"\", c\",0.25,0.500000,1.000000\n");
+  const std::string svg = curves_svg(result, {"a<b"});
+  CHECK_THAT(svg, Catch::Matchers::StartsWith("<svg ") && Catch::Matchers::EndsWith("</svg>\n"));
+  CHECK_THAT(svg,
+             Catch::Matchers::Contains("points=\"450.0,20.0 450.0,220.0 \"") && Catch::Matchers::Contains("a&lt;b 1.0000"));
+}
+
+TEST_CASE("senseless detections are refused by image and value") {
+  using Catch::Matchers::Contains;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_WITH(voc_ap({{}, {}}, {{}}, 2), Contains("2 images") && Contains("of 1"));
+  CHECK_THROWS_WITH(voc_ap({{}, {}}, {{}, {{here, 2, 0.5f}}}, 2), Contains("image 1") && Contains("label 2"));
+  CHECK_THROWS_WITH(voc_ap({{{here, 0}}}, {{}}, 2), Contains("label 0"));
+  CHECK_THROWS_WITH(voc_ap({{}}, {{detection(here, nan)}}, 2), Contains("score nan"));
+  CHECK_THROWS_WITH(voc_ap({{}}, {{detection({0, 0, nan, 1}, 1)}}, 2), Contains("not finite"));
+  CHECK_THROWS_WITH(to_table(voc_ap({}, {}, 3), {"cat"}), Contains("label 2"));
+}
