@@ -2,7 +2,7 @@
 add_library(shrike_options INTERFACE)
 target_compile_options(shrike_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -fno-math-errno -fno-trapping-math)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-  target_compile_options(shrike_options INTERFACE -Wno-stringop-overflow -Wno-array-bounds)  # false alarms of GCC 12
+  target_compile_options(shrike_options INTERFACE -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)  # false alarms of GCC 12
 endif()
 if(SHRIKE_WERROR)
   target_compile_options(shrike_options INTERFACE -Werror)

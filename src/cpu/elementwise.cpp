@@ -30,4 +30,10 @@ void add_forward(Cpu, std::int64_t n, const float* a, const float* b, bool relu,
   });
 }
 
+void scale_forward(Cpu, std::int64_t n, const float* x, float factor, float* y) {
+  parallel_for(n, grain, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) y[i] = factor * x[i];
+  });
+}
+
 }  // namespace shrike::kernels

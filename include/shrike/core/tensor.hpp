@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -136,6 +137,7 @@ class Tensor {
 };
 
 using Tensors = std::vector<Tensor>;
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 Tensor zeros(const Shape& shape, Dtype dtype = Dtype::f32, Device device = Device::cpu);
 Tensor full(const Shape& shape, float value, Device device = Device::cpu);

@@ -13,7 +13,6 @@
 
 namespace shrike {
 
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 enum class WeightLayout {
   torchvision,  // OIHW; a flattened linear weight is (out, C*H*W)

@@ -1,4 +1,4 @@
-// Elementwise operations: relu, add.
+// Elementwise operations: relu, add, scale.
 #pragma once
 
 #include "shrike/core/autograd.hpp"
@@ -9,6 +9,7 @@ namespace kernels {
 SHRIKE_KERNEL(relu_forward, std::int64_t n, const float* x, float* y);                       // y = max(x, 0)
 SHRIKE_KERNEL(relu_backward, std::int64_t n, const float* y, const float* dy, float* dx);    // dx = y > 0 ? dy : 0
 SHRIKE_KERNEL(add_forward, std::int64_t n, const float* a, const float* b, bool relu, float* y);
+SHRIKE_KERNEL(scale_forward, std::int64_t n, const float* x, float factor, float* y);  // y = factor * x
 }  // namespace kernels
 
 // y = max(x, 0). NaN stays NaN.
@@ -30,6 +31,23 @@ struct Add : Op {
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t) const override { return relu; }
   void visit(Fields& fields) override { fields("relu", relu); }
+};
+
+// y = factor * x.
+struct Scale : Op {
+  double factor = 1;
+
+  const char* name() const override { return "scale"; }
+  Tensors forward(const Tensors& in) const override {
+    const Tensor y(in[0].shape(), Dtype::f32, in[0].device());
+    dispatch(y.device(), [&](auto d) {
+      kernels::scale_forward(d, y.numel(), in[0].data<float>(), static_cast<float>(factor), y.data<float>());
+    });
+    return {y};
+  }
+  Tensors backward(const BackwardContext& context) const override { return forward({context.grads[0]}); }
+  bool saves_input(std::size_t) const override { return false; }
+  void visit(Fields& fields) override { fields("factor", factor); }
 };
 
 inline Tensors Relu::forward(const Tensors& in) const {
@@ -69,6 +87,12 @@ inline Tensor add(const Tensor& a, const Tensor& b, bool relu = false) {
   Add op;
   op.relu = relu;
   return call(std::move(op), {a, b})[0];
+}
+
+inline Tensor scale(const Tensor& x, double factor) {
+  Scale op;
+  op.factor = factor;
+  return call(std::move(op), {x})[0];
 }
 
 }  // namespace shrike

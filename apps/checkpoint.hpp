@@ -1,0 +1,87 @@
+// Checkpoints: safetensors files with the model under its names, the optimiser's momentum under "momentum.NAME", and the settings
+// and the progress in the metadata.
+#pragma once
+
+#include <string>
+
+#include "apps/settings.hpp"
+#include "apps/train_config.hpp"
+#include "shrike/io/safetensors.hpp"
+#include "shrike/io/weights.hpp"
+#include "shrike/nn/optim.hpp"
+
+namespace shrike::apps {
+
+inline constexpr const char* checkpoint_format = "shrike-detector-1";
+
+// How far a run has come.
+struct Progress {
+  std::int64_t step = 0;   // steps done
+  double best_map = -1;    // of the evaluations so far; -1 before the first
+  std::int64_t best_step = 0;
+
+  template <class Visitor> void visit(Visitor& v) {
+    v("step", step, "");
+    v("best-map", best_map, "");
+    v("best-step", best_step, "");
+  }
+};
+
+// Writes a checkpoint atomically: after any failure the old one is still there. `optimizer` may be null, for weights only.
+inline void save_checkpoint(const std::string& path, nn::Module& model, const nn::Sgd* optimizer, TrainConfig config,
+                            Progress progress) {
+  config.run.clear();  // a run folder may be moved
+  TensorFile file;
+  for (const auto& [name, tensor] : nn::named_state(model)) file.tensors[name] = tensor;
+  if (optimizer != nullptr) {
+    for (const auto& [name, tensor] : optimizer->state()) file.tensors["momentum." + name] = tensor;
+  }
+  file.metadata["format"] = checkpoint_format;
+  file.metadata["train.preset"] = config.preset;
+  TextWriter train{file.metadata, "train."};
+  config.visit(train);
+  TextWriter settings{file.metadata, "model."};
+  config.model.visit(settings);
+  TextWriter done{file.metadata, "progress."};
+  progress.visit(done);
+  save_safetensors(path, file);
+}
+
+// The settings that a checkpoint was made with. Throws Error when `file` is not one.
+inline TrainConfig checkpoint_config(const TensorFile& file) {
+  const auto format = file.metadata.find("format");
+  SHRIKE_CHECK(format != file.metadata.end(), file.name, ": not a checkpoint of a detector: its metadata has no format");
+  SHRIKE_CHECK(format->second == checkpoint_format, file.name, ": a checkpoint of format '", format->second, "': expected '",
+               checkpoint_format, "'");
+  TrainConfig config;
+  config.preset = file.metadata.contains("train.preset") ? file.metadata.at("train.preset") : "";
+  TextReader train{file.metadata, "train.", file.name};
+  config.visit(train);
+  TextReader settings{file.metadata, "model.", file.name};
+  config.model.visit(settings);
+  return config;
+}
+
+inline Progress checkpoint_progress(const TensorFile& file) {
+  Progress progress;
+  TextReader done{file.metadata, "progress.", file.name};
+  progress.visit(done);
+  return progress;
+}
+
+// Copies a checkpoint's tensors into the model and, unless it is null, the optimiser. Momentum is passed over without an optimiser.
+// Throws Error naming the file and tensor when one is missing, of another shape, not finite, or too many; nothing is changed then.
+inline void load_checkpoint(const TensorFile& file, nn::Module& model, const nn::Sgd* optimizer) {
+  NamedTensors targets = nn::named_state(model);
+  TensorFile wanted = file;
+  if (optimizer != nullptr) {
+    for (const auto& [name, tensor] : optimizer->state()) targets.emplace_back("momentum." + name, tensor);
+  } else {
+    std::erase_if(wanted.tensors, [](const auto& entry) { return entry.first.starts_with("momentum."); });
+  }
+  WeightOptions options;
+  options.layout = WeightLayout::shrike;
+  load_named(wanted, targets, options);
+}
+
+}  // namespace shrike::apps

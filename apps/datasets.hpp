@@ -1,0 +1,69 @@
+// Opens the data that the settings name.
+#pragma once
+
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "apps/train_config.hpp"
+#include "shrike/data/loader.hpp"
+#include "shrike/data/shapes.hpp"
+#include "shrike/data/split.hpp"
+#include "shrike/data/voc.hpp"
+
+namespace shrike::apps {
+
+// Where the built-in data set is written, once.
+inline const char* shapes_folder() { return "data/shapes"; }
+
+// One image set in VOC format, or of the built-in shapes when `config.data` is empty. Fills in the class names if there are none.
+inline Dataset open_split(TrainConfig& config, const std::string& splits, VocReport* report = nullptr) {
+  std::string root = config.data;
+  if (root.empty()) {
+    root = shapes_folder();
+    const ShapesOptions options;
+    write_shapes(root, options);
+    if (config.model.classes.empty()) config.model.classes = shapes_classes();
+  }
+  VocOptions options;
+  options.years = config.years;
+  options.drop_bad_boxes = config.drop_bad_boxes;
+  Dataset data = read_voc(root, splits, config.model.classes, options, report);
+  config.model.classes = data.classes;
+  return data;
+}
+
+// The images to train on and those to evaluate on.
+inline std::pair<Dataset, Dataset> open_data(TrainConfig& config) {
+  VocReport report;
+  if (!config.split.empty()) {
+    Dataset all = open_split(config, config.train_split + "+" + config.test_split, &report);
+    std::printf("%s", to_string(report).c_str());
+    return split_dataset(all, config.split, config.seed);
+  }
+  Dataset train = open_split(config, config.train_split, &report);
+  std::printf("training set\n%s", to_string(report).c_str());
+  Dataset test = open_split(config, config.test_split, &report);
+  std::printf("test set\n%s", to_string(report).c_str());
+  return {std::move(train), std::move(test)};
+}
+
+// How images are loaded for the network; `training` shuffles, flips and jitters.
+inline LoaderOptions loader_options(const TrainConfig& config, bool training) {
+  LoaderOptions options;
+  options.min_size = config.model.min_size;
+  options.max_size = config.model.max_size;
+  options.normalization = models::normalization(config.model);
+  options.threads = config.workers;
+  options.seed = config.seed;
+  options.batch_size = training ? config.batch : 1;
+  options.shuffle = training;
+  options.flip_probability = training ? static_cast<float>(config.flip) : 0.0f;
+  if (training && config.jitter > 0) {
+    const auto strength = static_cast<float>(config.jitter);
+    options.jitter = {0.4f * strength, 0.4f * strength, 0.4f * strength, 0.1f * strength, 0.5f};
+  }
+  return options;
+}
+
+}  // namespace shrike::apps

@@ -1,0 +1,154 @@
+// A whole detector from a handful of settings: those of the command line, and those that a checkpoint carries.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/faster_rcnn.hpp"
+#include "models/resnet.hpp"
+#include "models/vgg.hpp"
+#include "shrike/data/image.hpp"
+
+namespace shrike::models {
+
+// Everything that decides what the network computes. A visitor is called as v(name, value, help) for each setting.
+struct DetectorConfig {
+  std::string backbone = "vgg16";
+  int width = 64;
+  bool batch_norm = false;
+  int frozen_stages = 0;
+  int head_width = 0;
+  double dropout = 0;
+  std::string roi = "align";
+  int roi_size = 7;
+  int sampling_ratio = 2;
+  std::vector<float> anchor_sizes = {128, 256, 512};
+  std::vector<float> anchor_ratios = {0.5f, 1, 2};
+  int min_size = 600;
+  int max_size = 1000;
+  std::string input = "imagenet";
+  int train_pre_nms = 2000;
+  int train_post_nms = 500;
+  int test_pre_nms = 6000;
+  int test_post_nms = 300;
+  double rpn_nms = 0.7;
+  double rpn_positive_iou = 0.7;
+  double rpn_negative_iou = 0.3;
+  int rpn_batch = 256;
+  int roi_batch = 128;
+  double roi_positive_iou = 0.5;
+  double roi_positive_fraction = 0.25;
+  double roi_background_low = 0;
+  double score_threshold = 0.05;
+  double nms_threshold = 0.3;
+  int max_detections = 100;
+  std::vector<std::string> classes;
+
+  template <class Visitor> void visit(Visitor& v) {
+    v("backbone", backbone, "vgg11, vgg13, vgg16, resnet18 or resnet34");
+    v("width", width, "channels of the first stage; 64 is the published network");
+    v("batch-norm", batch_norm, "batch norm after each convolution; otherwise none (or folded in)");
+    v("frozen-stages", frozen_stages, "first stages that are not trained");
+    v("head-width", head_width, "units of fc6 and fc7; 0 means 64 x width for VGG, 8 x width for ResNet");
+    v("dropout", dropout, "probability of dropout after fc6 and fc7");
+    v("roi", roi, "how regions are pooled: align or pool");
+    v("roi-size", roi_size, "height and width of a pooled region");
+    v("sampling-ratio", sampling_ratio, "samples per bin and side for roi align; 0 adapts to the region");
+    v("anchor-sizes", anchor_sizes, "sides of the square anchors, in pixels of the resized image");
+    v("anchor-ratios", anchor_ratios, "height : width of the anchors");
+    v("min-size", min_size, "images are resized until the shorter side has this many pixels ...");
+    v("max-size", max_size, "... or the longer side this many");
+    v("input", input, "imagenet (RGB in [0, 1], mean and deviation of ImageNet) or caffe (BGR minus mean)");
+    v("train-pre-nms", train_pre_nms, "proposals before non-maximum suppression, in training");
+    v("train-post-nms", train_post_nms, "proposals after it");
+    v("test-pre-nms", test_pre_nms, "the same in inference");
+    v("test-post-nms", test_post_nms, "");
+    v("rpn-nms", rpn_nms, "proposals that overlap a better one by more than this IoU are dropped");
+    v("rpn-positive-iou", rpn_positive_iou, "anchors at or above this IoU with a box are positive");
+    v("rpn-negative-iou", rpn_negative_iou, "anchors below this IoU with every box are negative");
+    v("rpn-batch", rpn_batch, "anchors sampled per image for the proposal losses, at most half of them positive");
+    v("roi-batch", roi_batch, "regions sampled per image for the head's losses");
+    v("roi-positive-iou", roi_positive_iou, "regions at or above this IoU with a box are of its class");
+    v("roi-positive-fraction", roi_positive_fraction, "at most this part of the regions");
+    v("roi-background-low", roi_background_low, "regions below this IoU are not used as background either");
+    v("score-threshold", score_threshold, "detections below this score are dropped");
+    v("nms-threshold", nms_threshold, "detections that overlap a better one of their class by more than this IoU are dropped");
+    v("max-detections", max_detections, "at most this many detections an image");
+    v("classes", classes, "names of the classes, label 1 first");
+  }
+
+  bool is_vgg() const { return backbone.rfind("vgg", 0) == 0; }
+};
+
+// The network of a configuration, its parameters zero: see nn::initialize. Throws Error naming the setting that does not fit.
+inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
+  SHRIKE_CHECK(config.width > 0, "width ", config.width, ": expected a positive number");
+  SHRIKE_CHECK(!config.classes.empty(), "a detector needs at least one class");
+  SHRIKE_CHECK(!config.anchor_sizes.empty() && !config.anchor_ratios.empty(), "a detector needs anchor sizes and ratios");
+  SHRIKE_CHECK(config.roi == "align" || config.roi == "pool", "roi '", config.roi, "': expected align or pool");
+
+  nn::ModulePtr backbone;
+  std::int64_t channels = 0;
+  if (config.backbone == "vgg11" || config.backbone == "vgg13" || config.backbone == "vgg16") {
+    VggOptions vgg;
+    vgg.depth = std::stoi(config.backbone.substr(3));
+    vgg.width = config.width;
+    vgg.batch_norm = config.batch_norm;
+    vgg.frozen_stages = config.frozen_stages;
+    backbone = vgg_features(vgg);
+    channels = 8 * std::int64_t{config.width};
+  } else if (config.backbone == "resnet18" || config.backbone == "resnet34") {
+    ResnetOptions resnet;
+    resnet.depth = std::stoi(config.backbone.substr(6));
+    resnet.width = config.width;
+    resnet.batch_norm = config.batch_norm;
+    resnet.frozen_stages = config.frozen_stages;
+    backbone = std::make_shared<ResnetC4>(resnet);
+    channels = 4 * std::int64_t{config.width};
+  } else {
+    fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18 or resnet34");
+  }
+
+  FasterRcnnOptions options;
+  options.num_classes = static_cast<int>(config.classes.size()) + 1;
+  options.anchors.sizes = config.anchor_sizes;
+  options.anchors.ratios = config.anchor_ratios;
+  options.rpn_targets.positive_iou = static_cast<float>(config.rpn_positive_iou);
+  options.rpn_targets.negative_iou = static_cast<float>(config.rpn_negative_iou);
+  options.rpn_targets.batch = config.rpn_batch;
+  options.roi_targets.batch = config.roi_batch;
+  options.roi_targets.positive_iou = static_cast<float>(config.roi_positive_iou);
+  options.roi_targets.negative_iou = options.roi_targets.positive_iou;
+  options.roi_targets.positive_fraction = static_cast<float>(config.roi_positive_fraction);
+  options.roi_targets.negative_low = static_cast<float>(config.roi_background_low);
+  options.train_proposals.pre_nms = config.train_pre_nms;
+  options.train_proposals.post_nms = config.train_post_nms;
+  options.train_proposals.nms_threshold = static_cast<float>(config.rpn_nms);
+  options.test_proposals = options.train_proposals;
+  options.test_proposals.pre_nms = config.test_pre_nms;
+  options.test_proposals.post_nms = config.test_post_nms;
+  options.detections.score_threshold = static_cast<float>(config.score_threshold);
+  options.detections.nms_threshold = static_cast<float>(config.nms_threshold);
+  options.detections.max_detections = config.max_detections;
+  options.roi.height = config.roi_size;
+  options.roi.width = config.roi_size;
+  options.roi.sampling_ratio = config.sampling_ratio;
+  options.roi_align = config.roi == "align";
+
+  const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
+  const std::int64_t head_width = config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
+  return std::make_shared<FasterRcnn>(
+      backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place),
+      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width, options.num_classes, config.dropout),
+      options);
+}
+
+// How an image becomes the network's input.
+inline Normalization normalization(const DetectorConfig& config) {
+  if (config.input == "imagenet") return {};
+  if (config.input == "caffe") return Normalization::caffe();
+  fail("input '", config.input, "': expected imagenet or caffe");
+}
+
+}  // namespace shrike::models

@@ -1,0 +1,208 @@
+// Faster R-CNN (Ren, He, Girshick and Sun, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+// NeurIPS 2015): features, a network that proposes regions in them, and a head that names each region and refines its box.
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "models/heads.hpp"
+#include "shrike/core/box.hpp"
+#include "shrike/data/image.hpp"
+#include "shrike/detection/anchors.hpp"
+#include "shrike/detection/proposals.hpp"
+#include "shrike/detection/rois.hpp"
+#include "shrike/detection/targets.hpp"
+#include "shrike/ops/layout.hpp"
+#include "shrike/ops/loss.hpp"
+#include "shrike/ops/roi.hpp"
+
+namespace shrike::models {
+
+struct FasterRcnnOptions {
+  int num_classes = 21;  // with background
+  AnchorOptions anchors;
+  RpnTargetOptions rpn_targets;
+  RoiTargetOptions roi_targets;
+  ProposalOptions train_proposals;
+  ProposalOptions test_proposals;
+  DetectionOptions detections;
+  RoiOptions roi;         // output size, sampling; the scale comes from the feature map
+  bool roi_align = true;  // false: RoIPool, as in the paper
+  float rpn_beta = 1.0f / 9;  // where the smooth L1 losses turn from quadratic to linear
+  float box_beta = 1.0f / 9;
+};
+
+// One image's annotation, in pixels of the image as the network sees it.
+struct Target {
+  Tensor boxes;   // f32 [M, 4]
+  Tensor labels;  // s32 [M], from 1
+};
+
+// The four losses of one step, each a scalar, and their sum.
+struct Losses {
+  Tensor rpn_cls;
+  Tensor rpn_box;
+  Tensor cls;
+  Tensor box;
+  Tensor total;
+};
+
+// The three static parts are Modules, so that each can be traced, fused and quantized; what joins them is the same for all.
+class FasterRcnn : public nn::Module {
+ public:
+  FasterRcnn(nn::ModulePtr backbone, nn::ModulePtr rpn_head, nn::ModulePtr box_head, const FasterRcnnOptions& options)
+      : backbone_(std::move(backbone)), rpn_head_(std::move(rpn_head)), box_head_(std::move(box_head)), options_(options) {}
+
+  // Images [N, H, W, 3] -> feature maps, finest first.
+  Tensors forward(const Tensors& in) override { return backbone_->forward(in); }
+  void visit(nn::Members& members) override;
+
+  // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random samples depend on (seed, step, image in the batch) alone.
+  Losses losses(const Tensor& images, const std::vector<ImageSize>& sizes, const std::vector<Target>& targets,
+                std::uint64_t seed, std::uint64_t step);
+
+  // The objects found in each image, in pixels of the image as given, best first.
+  std::vector<std::vector<Detection>> detect(const Tensor& images, const std::vector<ImageSize>& sizes);
+
+  FasterRcnnOptions& options() { return options_; }
+  nn::ModulePtr& backbone() { return backbone_; }
+  nn::ModulePtr& rpn_head() { return rpn_head_; }
+  nn::ModulePtr& box_head() { return box_head_; }
+
+ private:
+  // What the region proposal network says of each level: flattened over images, places and anchors.
+  struct Level {
+    Tensor anchors;  // [n, 4], the same for every image
+    Tensor logits;   // [N * n]
+    Tensor deltas;   // [N * n, 4]
+  };
+
+  std::vector<Level> propose(const Tensors& maps, const Tensor& images);
+  Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size, const ProposalOptions& options);
+  void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
+                      const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
+  Tensor pool(const Tensors& maps, const Tensor& images, const Tensor& rois);
+
+  nn::ModulePtr backbone_;
+  nn::ModulePtr rpn_head_;
+  nn::ModulePtr box_head_;
+  FasterRcnnOptions options_;
+};
+
+inline void FasterRcnn::visit(nn::Members& members) {
+  members.child("backbone", *backbone_);
+  members.child("rpn.head", *rpn_head_);
+  members.child("roi_heads", *box_head_);
+}
+
+inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, const Tensor& images) {
+  std::vector<Level> levels;
+  for (const Tensor& map : maps) {
+    const Tensors head = rpn_head_->forward({map});
+    const std::int64_t stride_y = images.size(1) / map.size(1);
+    const std::int64_t stride_x = images.size(2) / map.size(2);
+    levels.push_back({anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()), reshape(head[0], {head[0].numel()}), reshape(head[1], {head[0].numel(), 4})});
+  }
+  return levels;
+}
+
+// Objectness and boxes are taken as they are here: no gradient flows through proposals.
+inline Proposals FasterRcnn::proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size,
+                                          const ProposalOptions& options) {
+  std::vector<Proposals> found;
+  for (const Level& level : levels) {
+    const std::int64_t n = level.anchors.size(0);
+    found.push_back(proposals(rows(level.logits, image * n, n), rows(level.deltas, image * n, n), level.anchors, size.height,
+                              size.width, options));
+  }
+  return found.size() == 1 ? found[0] : merge_proposals(found, options.post_nms);
+}
+
+inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
+                                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) {
+  Tensors all_anchors;
+  for (const Level& level : levels) all_anchors.push_back(level.anchors);
+  const Tensor anchors = stack_rows(all_anchors);
+  std::vector<RpnTargets> images;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    images.push_back(rpn_targets(anchors, targets[i].boxes, sizes[i].height, sizes[i].width, options_.rpn_targets, seed,
+                                 step * sizes.size() + i));
+  }
+  std::int64_t first = 0;
+  for (const Level& level : levels) {
+    const std::int64_t n = level.anchors.size(0);
+    const auto gather = [&](Tensor RpnTargets::*part) {
+      Tensors slices;
+      for (const RpnTargets& image : images) slices.push_back(rows(image.*part, first, n));
+      return stack_rows(slices);
+    };
+    const Tensor cls = bce_with_logits(level.logits, gather(&RpnTargets::cls_target), gather(&RpnTargets::cls_weight));
+    const Tensor box =
+        smooth_l1(level.deltas, gather(&RpnTargets::box_target), gather(&RpnTargets::box_weight), options_.rpn_beta);
+    losses.rpn_cls = losses.rpn_cls.defined() ? add(losses.rpn_cls, cls) : cls;
+    losses.rpn_box = losses.rpn_box.defined() ? add(losses.rpn_box, box) : box;
+    first += n;
+  }
+}
+
+inline Tensor FasterRcnn::pool(const Tensors& maps, const Tensor& images, const Tensor& rois) {
+  SHRIKE_CHECK(maps.size() == 1, "regions are pooled from one feature map, not from ", maps.size());
+  RoiOptions roi = options_.roi;
+  // The scale as a power of two, so that it does not depend on how pooling rounded the map's size.
+  const float ratio = static_cast<float>(maps[0].size(1)) / static_cast<float>(images.size(1));
+  roi.spatial_scale = std::exp2(std::round(std::log2(ratio)));
+  return options_.roi_align ? roi_align(maps[0], rois, roi) : roi_pool(maps[0], rois, roi);
+}
+
+inline Losses FasterRcnn::losses(const Tensor& images, const std::vector<ImageSize>& sizes, const std::vector<Target>& targets,
+                                 std::uint64_t seed, std::uint64_t step) {
+  const auto n = static_cast<std::size_t>(images.size(0));
+  SHRIKE_CHECK(sizes.size() == n && targets.size() == n, "a batch of ", n, " images with ", sizes.size(), " sizes and ",
+               targets.size(), " targets");
+  Losses losses;
+  const Tensors maps = forward({images});
+  const std::vector<Level> levels = propose(maps, images);
+  add_rpn_losses(losses, levels, sizes, targets, seed, step);
+
+  Tensors rois;
+  Tensors labels;
+  Tensors box_targets;
+  Tensors box_weights;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Proposals found = proposals_of(levels, static_cast<std::int64_t>(i), sizes[i], options_.train_proposals);
+    const RoiTargets sampled = roi_targets(found.boxes, targets[i].boxes, targets[i].labels, options_.num_classes,
+                                           options_.roi_targets, seed, step * n + i, static_cast<int>(i));
+    rois.push_back(sampled.rois);
+    labels.push_back(sampled.labels);
+    box_targets.push_back(sampled.box_target);
+    box_weights.push_back(sampled.box_weight);
+  }
+  const Tensors head = box_head_->forward({pool(maps, images, stack_rows(rois))});
+  losses.cls = softmax_cross_entropy(head[0], stack_rows(labels));
+  losses.box = smooth_l1(head[1], stack_rows(box_targets), stack_rows(box_weights), options_.box_beta);
+  if (n > 1) {
+    const double share = 1.0 / static_cast<double>(n);
+    for (Tensor* loss : {&losses.rpn_cls, &losses.rpn_box, &losses.box}) *loss = scale(*loss, share);
+  }
+  losses.total = add(add(losses.rpn_cls, losses.rpn_box), add(losses.cls, losses.box));
+  return losses;
+}
+
+inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
+  const NoGrad no_grad;
+  const Tensors maps = forward({images});
+  const std::vector<Level> levels = propose(maps, images);
+  std::vector<std::vector<Detection>> result;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    const Proposals found = proposals_of(levels, static_cast<std::int64_t>(i), sizes[i], options_.test_proposals);
+    // The host knows the count at no cost; on a device the padding is computed along.
+    const std::int64_t count = found.boxes.device() == Device::cpu ? found.count.item<std::int32_t>() : found.boxes.size(0);
+    const Tensor boxes = rows(found.boxes, 0, count);
+    const Tensors head = box_head_->forward({pool(maps, images, boxes_to_rois(boxes, static_cast<int>(i)))});
+    result.push_back(detections(head[0], head[1], boxes, sizes[i].height, sizes[i].width, options_.detections));
+  }
+  return result;
+}
+
+}  // namespace shrike::models

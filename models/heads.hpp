@@ -1,0 +1,78 @@
+// The two heads of Faster R-CNN.
+#pragma once
+
+#include "shrike/nn/layers.hpp"
+#include "shrike/ops/layout.hpp"
+
+namespace shrike::models {
+
+// The region proposal network: a feature map [N, H, W, C] -> for each of the A anchors at a place, objectness logits [N, H, W, A]
+// and box deltas [N, H, W, 4 A]. Names as in torchvision, below "rpn.head".
+class RpnHead : public nn::Module {
+ public:
+  RpnHead(std::int64_t in, std::int64_t hidden, std::int64_t anchors_per_place)
+      : conv_(in, hidden, 3, same_size(), true, nn::Init::normal(0.01f)),
+        cls_logits_(hidden, anchors_per_place, 1, {}, true, nn::Init::normal(0.01f)),
+        bbox_pred_(hidden, 4 * anchors_per_place, 1, {}, true, nn::Init::normal(0.01f)) {}
+
+  Tensors forward(const Tensors& in) override {
+    const Tensor x = conv_(in[0]);
+    return {cls_logits_(x), bbox_pred_(x)};
+  }
+
+  void visit(nn::Members& members) override {
+    members.child("conv.0.0", conv_);
+    members.child("cls_logits", cls_logits_);
+    members.child("bbox_pred", bbox_pred_);
+  }
+
+ private:
+  static Conv2dOptions same_size() {
+    Conv2dOptions options;
+    options.padding = 1;
+    options.relu = true;
+    return options;
+  }
+
+  nn::Conv2d conv_;
+  nn::Conv2d cls_logits_;
+  nn::Conv2d bbox_pred_;
+};
+
+// Pooled regions [K, h, w, C] -> class logits [K, classes] and box deltas of each class [K, 4 classes], by two hidden layers.
+// Names as in torchvision, below "roi_heads".
+class BoxHead : public nn::Module {
+ public:
+  BoxHead(std::int64_t in, std::int64_t hidden, std::int64_t classes, double dropout)
+      : fc6_(in, hidden, true),
+        fc7_(hidden, hidden, true),
+        drop6_(dropout),
+        drop7_(dropout),
+        cls_score_(hidden, classes, false, nn::Init::normal(0.01f)),
+        bbox_pred_(hidden, 4 * classes, false, nn::Init::normal(0.001f)) {}
+
+  Tensors forward(const Tensors& in) override {
+    const Tensor flat = reshape(in[0], {in[0].size(0), fc6_.weight.size(1)});
+    const Tensor x = drop7_(fc7_(drop6_(fc6_(flat))));
+    return {cls_score_(x), bbox_pred_(x)};
+  }
+
+  void visit(nn::Members& members) override {
+    members.child("box_head.fc6", fc6_);
+    members.child("box_head.fc7", fc7_);
+    members.child("box_head.drop6", drop6_);
+    members.child("box_head.drop7", drop7_);
+    members.child("box_predictor.cls_score", cls_score_);
+    members.child("box_predictor.bbox_pred", bbox_pred_);
+  }
+
+ private:
+  nn::Linear fc6_;
+  nn::Linear fc7_;
+  nn::Dropout drop6_;
+  nn::Dropout drop7_;
+  nn::Linear cls_score_;
+  nn::Linear bbox_pred_;
+};
+
+}  // namespace shrike::models

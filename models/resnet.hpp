@@ -1,0 +1,118 @@
+// ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with basic blocks, up to its fourth stage.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "shrike/nn/layers.hpp"
+
+namespace shrike::models {
+
+struct ResnetOptions {
+  int depth = 18;            // 18 or 34
+  int width = 64;            // channels of the first stage
+  bool batch_norm = true;    // false: folded into the convolutions
+  bool frozen_norm = true;   // batch norm by its running statistics, untrained, as is usual for fine-tuning detectors
+  int frozen_stages = 0;     // conv1 is the first stage, layer1 the second, ...
+};
+
+// conv + batch norm, or a convolution into which it was folded.
+class ConvNorm : public nn::Module {
+ public:
+  ConvNorm(std::int64_t in, std::int64_t out, int kernel, int stride, bool relu, const ResnetOptions& options)
+      : conv(in, out, kernel, conv_options(kernel, stride, relu && !options.batch_norm), !options.batch_norm) {
+    if (options.batch_norm) norm = std::make_shared<nn::BatchNorm>(out, relu, options.frozen_norm);
+  }
+  Tensors forward(const Tensors& in) override {
+    const Tensor y = conv(in[0]);
+    return {norm ? (*norm)(y) : y};
+  }
+
+  nn::Conv2d conv;
+  std::shared_ptr<nn::BatchNorm> norm;
+
+ private:
+  static Conv2dOptions conv_options(int kernel, int stride, bool relu) {
+    Conv2dOptions options;
+    options.stride = stride;
+    options.padding = kernel / 2;
+    options.relu = relu;
+    return options;
+  }
+};
+
+// relu(conv2(relu(conv1(x))) + shortcut(x)), the shortcut a strided 1x1 convolution where the shape changes.
+class BasicBlock : public nn::Module {
+ public:
+  BasicBlock(std::int64_t in, std::int64_t out, int stride, const ResnetOptions& options)
+      : conv1_(in, out, 3, stride, true, options), conv2_(out, out, 3, 1, false, options) {
+    if (stride != 1 || in != out) downsample_ = std::make_unique<ConvNorm>(in, out, 1, stride, false, options);
+  }
+  Tensors forward(const Tensors& in) override {
+    const Tensor shortcut = downsample_ ? (*downsample_)(in[0]) : in[0];
+    return {add(conv2_(conv1_(in[0])), shortcut, true)};
+  }
+  void visit(nn::Members& members) override {
+    visit(members, "conv1", "bn1", conv1_);
+    visit(members, "conv2", "bn2", conv2_);
+    if (downsample_) visit(members, "downsample.0", "downsample.1", *downsample_);
+  }
+
+ private:
+  static void visit(nn::Members& members, const std::string& conv, const std::string& norm, ConvNorm& part) {
+    members.child(conv, part.conv);
+    if (part.norm) members.child(norm, *part.norm);
+  }
+
+  ConvNorm conv1_;
+  ConvNorm conv2_;
+  std::unique_ptr<ConvNorm> downsample_;
+};
+
+// conv1 to layer3, "C4": [N, H, W, 3] -> [N, H / 16, W / 16, 4 * width]. Names as in torchvision.
+class ResnetC4 : public nn::Module {
+ public:
+  explicit ResnetC4(const ResnetOptions& options) : stem_(3, options.width, 7, 2, true, options) {
+    SHRIKE_CHECK(options.depth == 18 || options.depth == 34, "ResNet-", options.depth, ": expected depth 18 or 34");
+    const std::vector<int> blocks = options.depth == 18 ? std::vector{2, 2, 2} : std::vector{3, 4, 6};
+    std::int64_t in = options.width;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      auto layer = std::make_shared<nn::Sequential>();
+      const std::int64_t out = std::int64_t{options.width} << i;
+      for (int b = 0; b < blocks[i]; ++b) {
+        layer->add(std::to_string(b), std::make_shared<BasicBlock>(in, out, b == 0 && i > 0 ? 2 : 1, options));
+        in = out;
+      }
+      layers_.push_back(std::move(layer));
+    }
+    if (options.frozen_stages > 0) {
+      nn::set_requires_grad(stem_.conv, false);
+      if (stem_.norm) stem_.norm->frozen = true, nn::set_requires_grad(*stem_.norm, false);
+    }
+    for (int i = 1; i < options.frozen_stages && i <= static_cast<int>(layers_.size()); ++i) {
+      nn::set_requires_grad(*layers_[static_cast<std::size_t>(i - 1)], false);
+    }
+  }
+
+  Tensors forward(const Tensors& in) override {
+    PoolOptions pool;
+    pool.kernel = 3;
+    pool.stride = 2;
+    pool.padding = 1;
+    Tensor x = max_pool2d(stem_(in[0]), pool);
+    for (auto& layer : layers_) x = (*layer)(x);
+    return {x};
+  }
+
+  void visit(nn::Members& members) override {
+    members.child("conv1", stem_.conv);
+    if (stem_.norm) members.child("bn1", *stem_.norm);
+    for (std::size_t i = 0; i < layers_.size(); ++i) members.child("layer" + std::to_string(i + 1), *layers_[i]);
+  }
+
+ private:
+  ConvNorm stem_;
+  std::vector<std::shared_ptr<nn::Sequential>> layers_;
+};
+
+}  // namespace shrike::models

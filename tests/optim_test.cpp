@@ -1,0 +1,84 @@
+// SGD against its definition in double, and the learning-rate schedules.
+#include <cmath>
+
+#include "catch.hpp"
+#include "shrike/nn/optim.hpp"
+
+using namespace shrike;
+using namespace shrike::nn;
+
+TEST_CASE("SGD with momentum, decay and clipping is its definition") {
+  Random random(21, RandomStream::test);
+  const std::vector<std::int64_t> sizes = {1, 7, 1000, 70001};
+  std::vector<SgdParameter> parameters;
+  std::vector<std::vector<double>> weights, momenta;
+  for (std::size_t p = 0; p < sizes.size(); ++p) {
+    const Tensor tensor({sizes[p]});
+    for (int i = 0; i < tensor.numel(); ++i) tensor.data<float>()[i] = random.normal();
+    tensor.set_requires_grad(true);
+    weights.emplace_back(tensor.data<float>(), tensor.data<float>() + tensor.numel());
+    momenta.emplace_back(weights.back().size(), 0.0);
+    parameters.push_back({"p" + std::to_string(p), tensor, p == 1 ? 2.0f : 1.0f, p == 2 ? 0.0f : 0.01f, {}});
+  }
+  const double clip = GENERATE(0.0, 50.0, 1e6);
+  Sgd optimizer(parameters, {0.9f, static_cast<float>(clip)});
+  for (int step = 0; step < 4; ++step) {
+    double squares = 0;
+    std::vector<std::vector<float>> grads;
+    for (std::size_t p = 0; p < sizes.size(); ++p) {
+      const Tensor grad({sizes[p]});
+      for (int i = 0; i < grad.numel(); ++i) grad.data<float>()[i] = random.normal();
+      grads.push_back(grad.to_vector<float>());
+      const bool skipped = p == 3 && step == 2;  // a parameter that nothing depended on
+      if (!skipped) parameters[p].tensor.set_grad(grad);
+      if (skipped) grads.back().clear();
+      for (const float g : grads.back()) squares += static_cast<double>(g) * g;
+    }
+    CHECK(optimizer.step(0.1f) == Approx(std::sqrt(squares)).epsilon(1e-12));
+    const double scale = clip > 0 && std::sqrt(squares) > clip ? clip / std::sqrt(squares) : 1.0;
+    for (std::size_t p = 0; p < sizes.size(); ++p) {
+      for (std::size_t i = 0; i < grads[p].size(); ++i) {
+        double& m = momenta[p][i];
+        m = 0.9f * m + scale * grads[p][i] + static_cast<double>(parameters[p].weight_decay) * weights[p][i];
+        weights[p][i] -= 0.1f * static_cast<double>(parameters[p].lr_scale) * m;
+      }
+    }
+  }
+  for (std::size_t p = 0; p < sizes.size(); ++p) {
+    CHECK_FALSE(parameters[p].tensor.grad().defined());
+    for (std::size_t i = 0; i < weights[p].size(); ++i) {
+      REQUIRE(parameters[p].tensor.data<float>()[i] == Approx(weights[p][i]).epsilon(1e-5).margin(1e-5));
+    }
+  }
+}
+
+TEST_CASE("a gradient that is not finite changes nothing") {
+  const Tensor w = full({3}, 1.0f);
+  w.set_requires_grad(true);
+  Sgd optimizer({{"w", w, 1.0f, 0.0f, {}}}, {});
+  w.set_grad(tensor<float>({3}, {1.0f, NAN, 2.0f}));
+  CHECK_THROWS_WITH(optimizer.step(0.1f), Catch::Matchers::Contains("not finite"));
+  CHECK(w.to_vector<float>() == std::vector<float>{1.0f, 1.0f, 1.0f});
+}
+
+TEST_CASE("learning-rate schedules") {
+  Schedule schedule;
+  schedule.lr = 0.8f;
+  schedule.milestones = {10, 20};
+  schedule.gamma = 0.5f;
+  CHECK(schedule.at(0) == 0.8f);
+  CHECK(schedule.at(9) == 0.8f);
+  CHECK(schedule.at(10) == Approx(0.4f));
+  CHECK(schedule.at(20) == Approx(0.2f));
+  schedule.warmup_steps = 4;
+  schedule.warmup_factor = 0.5f;
+  CHECK(schedule.at(0) == Approx(0.4f));
+  CHECK(schedule.at(2) == Approx(0.6f));
+  CHECK(schedule.at(4) == Approx(0.8f));
+  schedule.kind = Schedule::Kind::cosine;
+  schedule.total_steps = 100;
+  CHECK(schedule.at(50) == Approx(0.4f));
+  CHECK(schedule.at(100) == Approx(0.0f).margin(1e-7));
+  schedule.kind = Schedule::Kind::constant;
+  CHECK(schedule.at(99) == 0.8f);
+}
