@@ -1,8 +1,10 @@
 #include "shrike/ops/nms.hpp"
 
 #include "catch.hpp"
+#include "golden.hpp"
 #include "shrike/core/box.hpp"
 #include "shrike/core/random.hpp"
+#include "threads.hpp"
 
 using namespace shrike;
 
@@ -139,4 +141,25 @@ TEST_CASE("nms refuses what does not fit") {
   CHECK_THROWS_WITH(nms(zeros({3, 4}), zeros({3}), -0.5), says("-0.5"));
   CHECK_THROWS_WITH(batched_nms(zeros({3, 4}), zeros({3}), zeros({4}, Dtype::s32), 0.5), says("[4]"));
   CHECK_THROWS_WITH(top_k(zeros({3, 4}), 1), says("[3, 4]"));
+}
+
+TEST_CASE("nms and batched_nms keep exactly what torchvision's keep") {
+  const Golden golden("nms_golden.txt");
+  for (int i = 0; i < golden.values<int>("cases")[0]; ++i) {
+    const std::string name = std::to_string(i);
+    INFO("case " << name);
+    const Tensor boxes = golden.f32(name + ".boxes");
+    const Tensor scores = golden.f32(name + ".scores");
+    const double threshold = golden.values(name + ".threshold")[0];
+    CHECK(nms(boxes, scores, threshold).to_vector<std::int32_t>() == golden.values<std::int32_t>(name + ".keep"));
+    CHECK(batched_nms(boxes, scores, golden.s32(name + ".labels"), threshold).to_vector<std::int32_t>() ==
+          golden.values<std::int32_t>(name + ".batched"));
+  }
+}
+
+TEST_CASE("nms gives the same on any number of threads") {
+  Random random(4, RandomStream::test);
+  const Tensor boxes = tensor<float>({3000, 4}, random_boxes(3000, random, 300));
+  const Tensor scores = tensor<float>({3000}, random_scores(3000, random));
+  CHECK(same_on_any_threads([&] { return nms(boxes, scores, 0.6); }));
 }
