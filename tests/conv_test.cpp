@@ -85,15 +85,35 @@ const std::vector<Case> cases = {
     {1, 1, 40, 5, 3, 1, 5, {.stride = 3}},
     {1, 19, 35, 64, 64, 3, 3, {.padding = 1, .relu = true}},
     {1, 12, 10, 128, 48, 3, 3, {.padding = 1}},
+    {2, 9, 7, 16, 16, 3, 3, {.relu = true}},
+    {3, 1, 1, 48, 16, 3, 3, {.padding = 1, .relu = true}},
+    {1, 2, 3, 32, 80, 3, 3, {.padding = 2}},
+    {2, 33, 30, 16, 32, 3, 3, {.padding = 1, .relu = true}},
     {1, 10, 10, 64, 128, 3, 3, {.stride = 2, .padding = 1, .relu = true}},
     {1, 9, 12, 512, 15, 1, 1, {}},
 };
 
-Tensor output_gradient(const Tensor& y, Random& random) { return reference::random_integers(y.shape(), random); }
+// Winograd's transforms divide by 24, so they are not exact: the error is kept below a few parts in a million of the largest
+// value.
+bool winograd(const Case& z) {
+  const auto& o = z.options;
+  return z.r == 3 && z.s == 3 && o.stride == 1 && o.dilation == 1 && o.groups == 1 && z.c % 16 == 0 && z.k % 16 == 0;
+}
+
+bool agree(const Tensor& got, const Doubles& expected, bool exact) {
+  const Doubles values = reference::doubles(got);
+  if (exact || values.size() != expected.size()) return values == expected;
+  double largest = 1, error = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    error = std::max(error, std::abs(values[i] - expected[i]));
+  }
+  return error <= 4e-6 * largest;
+}
 
 }  // namespace
 
-TEST_CASE("conv2d and its gradients are exact on small integers") {
+TEST_CASE("conv2d and its gradients on small integers are exact, or nearly so by Winograd") {
   for (std::size_t number = 0; number < cases.size(); ++number) {
     for (const bool biased : {false, true}) {
       const Case& z = cases[number];
@@ -107,14 +127,14 @@ TEST_CASE("conv2d and its gradients are exact on small integers") {
       const Tensor y = conv2d(x, weight, bias, z.options);
       const Doubles expected =
           plain_conv2d(z, reference::doubles(x), reference::doubles(weight), biased ? reference::doubles(bias) : Doubles{});
-      REQUIRE(reference::doubles(y) == expected);
-      const Tensor dy = output_gradient(y, random);
+      REQUIRE(agree(y, expected, !winograd(z)));
+      const Tensor dy = reference::random_integers(y.shape(), random);
       backward({y}, {dy});
       const auto grads =
-          plain_gradients(z, reference::doubles(x), reference::doubles(weight), expected, reference::doubles(dy));
-      CHECK(reference::doubles(x.grad()) == grads[0]);
-      CHECK(reference::doubles(weight.grad()) == grads[1]);
-      if (biased) CHECK(reference::doubles(bias.grad()) == grads[2]);
+          plain_gradients(z, reference::doubles(x), reference::doubles(weight), reference::doubles(y), reference::doubles(dy));
+      CHECK(agree(x.grad(), grads[0], !winograd(z)));
+      CHECK(agree(weight.grad(), grads[1], !winograd(z)));
+      if (biased) CHECK(agree(bias.grad(), grads[2], !winograd(z)));
     }
   }
 }

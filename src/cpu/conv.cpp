@@ -4,6 +4,7 @@
 #include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/elementwise.hpp"
+#include "winograd.hpp"
 
 namespace shrike::kernels {
 namespace {
@@ -52,6 +53,7 @@ class Result {
 
 void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
   if (sizes.n == 0) return;
+  if (winograd::fits(sizes)) return winograd::forward(sizes, x, weight, bias, y);
   const Convolution key = convolution(sizes, Pass::forward, bias != nullptr);
   const auto conv = primitive(key);
   Operand x_in(conv->plain_x, x, conv->x);
@@ -67,6 +69,13 @@ void conv2d_backward(Cpu, const Conv2dSizes& sizes, const float* x, const float*
     if (dweight != nullptr) std::fill_n(dweight, sizes.k * sizes.r * sizes.s * (sizes.c / sizes.groups), 0.0f);
     if (dbias != nullptr) std::fill_n(dbias, sizes.k, 0.0f);
     return;
+  }
+  if (winograd::fits(sizes)) {
+    const float* mask = sizes.relu ? y : nullptr;
+    if (dx != nullptr) winograd::backward_data(sizes, weight, mask, dy, dx);
+    if (dweight != nullptr) return winograd::backward_weight(sizes, x, mask, dy, dweight, dbias);
+    dx = nullptr;
+    if (dbias == nullptr) return;
   }
   const std::int64_t count = sizes.n * sizes.p * sizes.q * sizes.k;
   Scratch masked;
