@@ -39,7 +39,10 @@ inline std::pair<Dataset, Dataset> open_data(TrainConfig& config) {
   if (!config.split.empty()) {
     Dataset all = open_split(config, config.train_split + "+" + config.test_split, &report);
     std::printf("%s", to_string(report).c_str());
-    return split_dataset(all, config.split, config.seed);
+    const std::vector<int> ratio = parse_ratio(config.split);
+    SHRIKE_CHECK(ratio.size() == 2, "split '", config.split, "': expected two numbers, for training and evaluation, as in 9:1");
+    auto parts = split_dataset(all, ratio, config.seed);
+    return {std::move(parts[0]), std::move(parts[1])};
   }
   Dataset train = open_split(config, config.train_split, &report);
   std::printf("training set\n%s", to_string(report).c_str());
@@ -58,7 +61,8 @@ inline LoaderOptions loader_options(const TrainConfig& config, bool training) {
   options.seed = config.seed;
   options.batch_size = training ? config.batch : 1;
   options.shuffle = training;
-  options.flip_probability = training ? static_cast<float>(config.flip) : 0.0f;
+  options.flip_probability = training ? config.flip : 0;
+  options.keep_difficult = !training;
   if (training && config.jitter > 0) {
     const auto strength = static_cast<float>(config.jitter);
     options.jitter = {0.4f * strength, 0.4f * strength, 0.4f * strength, 0.1f * strength, 0.5f};

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "apps/checkpoint.hpp"
 #include "models/detector.hpp"
 #include "shrike/io/weights.hpp"
 
@@ -46,6 +47,17 @@ inline void import_weights(const TensorFile& file, const models::DetectorConfig&
   options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
   load_named(renamed, targets, options);
   std::printf("%s: %zu of %zu tensors of the detector loaded\n", file.name.c_str(), targets.size(), nn::named_state(model).size());
+}
+
+// Starts a model from a file: a checkpoint of ours, or weights of torchvision's.
+inline void load_weights(const std::string& path, const models::DetectorConfig& config, nn::Module& model) {
+  const TensorFile file = load_safetensors(path);
+  if (file.metadata.contains("format")) {
+    checkpoint_config(file);  // refuses what is not a checkpoint of a detector
+    load_checkpoint(file, model, nullptr);
+  } else {
+    import_weights(file, config, model);
+  }
 }
 
 }  // namespace shrike::apps

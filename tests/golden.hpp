@@ -12,11 +12,16 @@
 
 namespace shrike {
 
+// Where the golden called `file` is.
+inline std::string golden_path(const std::string& file) {
+  const char* folder = std::getenv("SHRIKE_GOLDEN");
+  return std::string(folder ? folder : "tests/golden") + "/" + file;
+}
+
 class Golden {
  public:
   explicit Golden(const std::string& file) {
-    const char* folder = std::getenv("SHRIKE_GOLDEN");
-    const std::string path = std::string(folder ? folder : "tests/golden") + "/" + file;
+    const std::string path = golden_path(file);
     std::ifstream in(path);
     SHRIKE_CHECK(in, path, ": cannot be opened");
     for (std::string head, body; std::getline(in, head) && std::getline(in, body);) {

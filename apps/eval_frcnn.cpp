@@ -1,0 +1,63 @@
+// eval_frcnn: measures a trained detector on a data set.
+#include <iostream>
+
+#include "apps/checkpoint.hpp"
+#include "apps/datasets.hpp"
+#include "apps/evaluate.hpp"
+#include "apps/progress.hpp"
+#include "apps/signals.hpp"
+#include "shrike/core/parallel.hpp"
+#include "shrike/io/file.hpp"
+
+namespace shrike::apps {
+namespace {
+
+int run(int argc, char** argv) {
+  std::string checkpoint, data, years, split, device = "cpu", json, curves;
+  int threads = 0;
+  bool drop_bad_boxes = false;
+  CLI::App app("Measures a trained detector: VOC07 and area AP at IoU 0.5 for each class, COCO AP.", "eval_frcnn");
+  app.add_option("checkpoint", checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
+  app.add_option("--data", data, "VOC-format folder; by default the one it was trained on");
+  app.add_option("--years", years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
+  app.add_option("--split", split, "image set; by default the run's test set");
+  app.add_option("--device", device, "cpu or cuda")->capture_default_str();
+  app.add_option("--threads", threads, "threads for computing; 0 means one per core")->capture_default_str();
+  app.add_flag("--drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
+  app.add_option("--json", json, "write the figures to this file as JSON");
+  app.add_option("--curves", curves, "write precision and recall of each class to this file as CSV");
+  if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
+
+  set_num_threads(threads);
+  const TensorFile file = load_safetensors(checkpoint);
+  TrainConfig config = checkpoint_config(file);
+  if (!data.empty()) config.data = data;
+  if (!years.empty()) config.years = years;
+  if (!split.empty()) config.test_split = split;
+  config.drop_bad_boxes |= drop_bad_boxes;
+  const auto model = models::make_detector(config.model);
+  load_checkpoint(file, *model, nullptr);
+  nn::to(*model, parse_device(device));
+  const bool resplit = split.empty() && !config.split.empty();
+  const Dataset test = resplit ? open_data(config).second : open_split(config, config.test_split);
+
+  catch_stop_signals();
+  ProgressLine line(100);
+  const Evaluation result = evaluate_detector(*model, test, loader_options(config, false), parse_device(device),
+                                              [&](std::int64_t done, std::int64_t all) {
+                                                line.show(done, message("evaluating image ", done, " of ", all));
+                                              });
+  line.clear();
+  if (result.stopped) return 128 + stop_signal;
+  std::printf("%s", result.table.c_str());
+  if (!json.empty()) write_file_atomically(json, result.json + "\n");
+  if (!curves.empty()) write_file_atomically(curves, result.curves);
+  return 0;
+}
+
+}  // namespace
+}  // namespace shrike::apps
+
+int main(int argc, char** argv) {
+  return shrike::apps::guarded_main("eval_frcnn", [&] { return shrike::apps::run(argc, argv); });
+}

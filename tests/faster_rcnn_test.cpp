@@ -1,0 +1,174 @@
+// The whole detector against torchvision's, weights and all; tests/golden/faster_rcnn_golden.py wrote what is expected.
+#include "apps/weights.hpp"
+#include "catch.hpp"
+#include "golden.hpp"
+#include "models/detector.hpp"
+#include "shrike/graph/graph.hpp"
+
+using namespace shrike;
+using namespace shrike::models;
+
+namespace {
+
+DetectorConfig golden_config() {
+  DetectorConfig config;
+  config.backbone = "vgg11";
+  config.width = 2;
+  config.head_width = 12;
+  config.anchor_sizes = {16, 32, 64};
+  config.classes = {"a", "b", "c"};
+  config.rpn_batch = 4000;  // every anchor and proposal is sampled
+  config.roi_batch = 64;
+  config.roi_positive_fraction = 1;
+  config.train_pre_nms = 60;
+  config.train_post_nms = 20;
+  config.test_pre_nms = 50;
+  config.test_post_nms = 15;
+  return config;
+}
+
+// Tensors of the golden that are weights.
+TensorFile weights_of(const TensorFile& file) {
+  TensorFile weights;
+  weights.name = file.name;
+  for (const auto& [name, tensor] : file.tensors) {
+    if (!name.starts_with("input.") && !name.starts_with("output.") && !name.starts_with("grad.")) weights.tensors[name] = tensor;
+  }
+  return weights;
+}
+
+Tensor nhwc(const Tensor& nchw) { return permute(nchw, {0, 2, 3, 1}); }
+
+}  // namespace
+
+TEST_CASE("losses, gradients and detections are torchvision's") {
+  const TensorFile file = load_safetensors(golden_path("faster_rcnn.safetensors"));
+  const DetectorConfig config = golden_config();
+  const auto model = make_detector(config);
+  apps::import_weights(weights_of(file), config, *model);
+
+  const Tensor image = nhwc(file.tensors.at("input.image"));
+  const std::vector<ImageSize> sizes = {{static_cast<int>(image.size(1)), static_cast<int>(image.size(2))}};
+  const std::vector<Target> targets = {{file.tensors.at("input.boxes"), file.tensors.at("input.labels")}};
+  const auto expected = [&](const std::string& name) { return file.tensors.at("output." + name).data<float>(); };
+
+  const Losses losses = model->losses(image, sizes, targets, 1, 0);
+  CHECK(losses.rpn_cls.item() == Approx(*expected("loss_objectness")).epsilon(1e-5));
+  CHECK(losses.rpn_box.item() == Approx(*expected("loss_rpn_box_reg")).epsilon(1e-5));
+  CHECK(losses.cls.item() == Approx(*expected("loss_classifier")).epsilon(1e-5));
+  CHECK(losses.box.item() == Approx(*expected("loss_box_reg")).epsilon(1e-5));
+
+  backward(losses.total);
+  int compared = 0;
+  for (const auto& [name, tensor] : nn::named_parameters(*model)) {
+    const auto found = file.tensors.find("grad." + name);
+    if (found == file.tensors.end()) continue;
+    ++compared;
+    INFO(name);
+    REQUIRE(tensor.grad().defined());
+    for (std::int64_t i = 0; i < tensor.numel(); ++i) {
+      REQUIRE(tensor.grad().data<float>()[i] == Approx(found->second.data<float>()[i]).epsilon(1e-3).margin(1e-5));
+    }
+  }
+  CHECK(compared == 8 + 3 + 4);
+
+  nn::train(*model, false);
+  const auto detections = model->detect(image, sizes)[0];
+  const auto count = file.tensors.at("output.scores").numel();
+  REQUIRE(static_cast<std::int64_t>(detections.size()) == count);
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    INFO("detection " << i);
+    CHECK(detections[i].score == Approx(expected("scores")[i]).epsilon(1e-4));
+    CHECK(detections[i].label == file.tensors.at("output.labels").data<std::int32_t>()[i]);
+    const float* box = expected("boxes") + 4 * i;
+    CHECK(detections[i].box.x1 == Approx(box[0]).margin(1e-2));
+    CHECK(detections[i].box.y1 == Approx(box[1]).margin(1e-2));
+    CHECK(detections[i].box.x2 == Approx(box[2]).margin(1e-2));
+    CHECK(detections[i].box.y2 == Approx(box[3]).margin(1e-2));
+  }
+}
+
+TEST_CASE("a batch's losses are the means of its images'") {
+  DetectorConfig config = golden_config();
+  const auto model = make_detector(config);
+  nn::initialize(*model, 3);
+  Random random(9, RandomStream::test);
+  std::vector<Tensor> images;
+  std::vector<Target> targets;
+  const std::vector<ImageSize> size = {{64, 96}};
+  for (int i = 0; i < 3; ++i) {
+    const Tensor image({1, 64, 96, 3});
+    for (int k = 0; k < image.numel(); ++k) image.data<float>()[k] = random.normal();
+    images.push_back(image);
+    const float x = random.uniform(0, 40);
+    targets.push_back({tensor<float>({1, 4}, {x, 10, x + 50, 40}), tensor<std::int32_t>({1}, {1 + i})});
+  }
+  targets[1] = {Tensor({0, 4}), Tensor({0}, Dtype::s32)};  // an image without objects
+  double rpn_cls = 0, rpn_box = 0, box = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Losses one = model->losses(images[i], size, {targets[i]}, 1, 0);
+    rpn_cls += one.rpn_cls.item() / 3;
+    rpn_box += one.rpn_box.item() / 3;
+    box += one.box.item() / 3;
+  }
+  const Losses all = model->losses(stack_rows(images), {size[0], size[0], size[0]}, targets, 1, 0);
+  CHECK(all.rpn_cls.item() == Approx(rpn_cls).epsilon(1e-5));
+  CHECK(all.rpn_box.item() == Approx(rpn_box).epsilon(1e-5));
+  CHECK(all.box.item() == Approx(box).epsilon(1e-4));
+  CHECK(std::isfinite(all.cls.item()));
+  backward(all.total);
+}
+
+TEST_CASE("every part can be traced, and the graph computes and trains the same") {
+  for (const std::string backbone : {"vgg16", "resnet18"}) {
+    DetectorConfig config = golden_config();
+    config.backbone = backbone;
+    config.batch_norm = true;
+    const auto model = make_detector(config);
+    nn::initialize(*model, 4);
+    nn::train(*model, false);
+    const Tensor image = full({1, 48, 64, 3}, 0.25f);
+    const auto graph = trace(*model->backbone(), {image});
+    const Tensor expected = model->backbone()->forward({image})[0];
+    const Tensor found = graph->forward({image})[0];
+    CHECK(found.to_vector<float>() == expected.to_vector<float>());
+    CHECK(graph->to_string().find("conv2d stride=1 padding=1") != std::string::npos);
+
+    backward({expected}, {full(expected.shape(), 1.0f)});
+    std::vector<std::vector<float>> grads;
+    for (const auto& [name, tensor] : nn::named_parameters(*model->backbone())) {
+      grads.push_back(tensor.grad().defined() ? tensor.grad().to_vector<float>() : std::vector<float>{});
+      tensor.clear_grad();
+    }
+    const Tensor again = graph->forward({image})[0];
+    backward({again}, {full(again.shape(), 1.0f)});
+    std::size_t i = 0;
+    for (const auto& [name, tensor] : nn::named_parameters(*model->backbone())) {
+      INFO(name);
+      CHECK((tensor.grad().defined() ? tensor.grad().to_vector<float>() : std::vector<float>{}) == grads[i++]);
+    }
+  }
+}
+
+TEST_CASE("frozen stages get no gradient") {
+  DetectorConfig config = golden_config();
+  config.backbone = "vgg16";
+  config.frozen_stages = 2;
+  const auto model = make_detector(config);
+  int frozen = 0;
+  for (const auto& [name, tensor] : nn::named_parameters(*model)) {
+    if (!tensor.requires_grad()) {
+      ++frozen;
+      CHECK((name.starts_with("backbone.0.") || name.starts_with("backbone.2.") || name.starts_with("backbone.5.") ||
+             name.starts_with("backbone.7.")));
+    }
+  }
+  CHECK(frozen == 8);
+}
+
+TEST_CASE("settings that do not fit are named") {
+  DetectorConfig config = golden_config();
+  config.backbone = "alexnet";
+  CHECK_THROWS_WITH(make_detector(config), Catch::Matchers::Contains("backbone 'alexnet'"));
+  CHECK_THROWS_WITH(vgg_stages(12), Catch::Matchers::Contains("VGG-12"));
+}
