@@ -45,7 +45,7 @@ int run(int argc, char** argv) {
   ProgressLine line(100);
   const Evaluation result = evaluate_detector(*model, test, loader_options(config, false), parse_device(device),
                                               [&](std::int64_t done, std::int64_t all) {
-                                                line.show(done, message("evaluating image ", done, " of ", all));
+                                                line.show(message("evaluating image ", done, " of ", all));
                                               });
   line.clear();
   if (result.stopped) return 128 + stop_signal;

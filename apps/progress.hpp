@@ -40,6 +40,11 @@ class ProgressLine {
     std::fflush(stderr);
   }
 
+  // Shows `text` on a terminal only.
+  void show(const std::string& text) {
+    if (terminal_) show(0, text);
+  }
+
   // Makes room for other output.
   void clear() {
     if (terminal_ && shown_) std::fprintf(stderr, "\r\033[K");

@@ -24,7 +24,7 @@ struct OptionAdder {
     app.add_flag("--" + name + ",!--no-" + name, value, help)->capture_default_str()->group(group);
   }
   template <class T> void operator()(const std::string& name, std::vector<T>& value, const std::string& help) {
-    app.add_option("--" + name, value, help)->capture_default_str()->group(group)->delimiter(',')->expected(0, 1000);
+    app.add_option("--" + name, value, help)->capture_default_str()->group(group)->delimiter(',')->expected(1, 1000);
   }
 };
 
@@ -84,6 +84,30 @@ struct TextReader {
       begin = end + 1;
     }
     return true;
+  }
+};
+
+// Writes every setting as a line of TOML (toml.io) below its help, for --config to read again.
+struct TomlWriter {
+  std::string& out;
+
+  template <class T> void operator()(const std::string& name, const T& value, const std::string& help) {
+    const std::string text = print(value);
+    if (text == "[]") return;  // the default of every list that may be empty
+    if (!help.empty()) out += "# " + help + "\n";
+    out += name + " = " + text + "\n";
+  }
+
+  // A literal string unless that is impossible, so that backslashes mean themselves.
+  static std::string print(const std::string& value) {
+    const char quote = value.find('\'') == std::string::npos ? '\'' : '"';
+    return quote + value + quote;
+  }
+  template <class T> static std::string print(const T& value) { return TextWriter::print(value); }
+  template <class T> static std::string print(const std::vector<T>& values) {
+    std::string joined;
+    for (const T& value : values) joined += (joined.empty() ? "" : ", ") + print(value);
+    return "[" + joined + "]";
   }
 };
 

@@ -23,7 +23,6 @@ namespace fs = std::filesystem;
 struct Arguments {
   TrainConfig config;
   bool resume = false;
-  std::string resolved;  // the configuration as a TOML file
 };
 
 void add_options(CLI::App& app, Arguments& arguments) {
@@ -63,7 +62,6 @@ int parse(int argc, char** argv, Arguments& arguments) {
   app.footer("Example: train_frcnn --preset voc07_vgg16 --data VOCdevkit --weights vgg16.safetensors --run runs/voc07");
   const int status = parse_command_line(app, argc, argv);
   if (arguments.config.run.empty()) arguments.config.run = "runs/" + arguments.config.preset;
-  arguments.resolved = app.config_to_str(true, true);
   return status;
 }
 
@@ -72,8 +70,9 @@ class Trainer {
   explicit Trainer(Arguments arguments) : config_(std::move(arguments.config)), resume_(arguments.resume) {
     set_num_threads(config_.threads);
     SHRIKE_CHECK(config_.epochs > 0 && config_.batch > 0, "epochs ", config_.epochs, " and batch ", config_.batch, ": expected positive numbers");
-    open_run(arguments.resolved);
+    open_run();
     std::tie(train_set_, test_set_) = open_data(config_);
+    write_config();
     model_ = models::make_detector(config_.model);
     nn::initialize(*model_, config_.seed);
     if (!config_.weights.empty() && !resume_) load_weights(config_.weights, config_.model, *model_);
@@ -89,7 +88,8 @@ class Trainer {
   int run();
 
  private:
-  void open_run(const std::string& resolved);
+  void open_run();
+  void write_config();
   std::vector<nn::SgdParameter> sgd_parameters();
   nn::Schedule schedule() const;
   void train_epoch(Loader& loader, std::int64_t epoch, Pace& pace);
@@ -114,14 +114,23 @@ class Trainer {
 };
 
 // Never overwrites a run that is there.
-void Trainer::open_run(const std::string& resolved) {
+void Trainer::open_run() {
   const bool there = fs::exists(last_checkpoint(config_.run));
   SHRIKE_CHECK(resume_ || !there, config_.run, ": holds a run already: --resume goes on with it, another --run leaves it alone");
   SHRIKE_CHECK(!resume_ || there, config_.run, ": holds no run to resume: last.safetensors is missing");
   std::error_code error;
   fs::create_directories(config_.run, error);
   SHRIKE_CHECK(!error, config_.run, ": cannot make this folder: ", error.message());
-  write_file_atomically(config_.run + "/config.toml", resolved);
+}
+
+// The settings as they turned out, for reading and for --config.
+void Trainer::write_config() {
+  std::string text = "preset = " + TomlWriter::print(config_.preset) + "\n\n";
+  TomlWriter writer{text};
+  config_.visit(writer);
+  text += "\n";
+  config_.model.visit(writer);
+  write_file_atomically(config_.run + "/config.toml", text);
 }
 
 std::vector<nn::SgdParameter> Trainer::sgd_parameters() {
@@ -265,7 +274,7 @@ void Trainer::log(const std::string& kind, const std::vector<std::pair<std::stri
 void Trainer::evaluate(std::int64_t epoch) {
   const Evaluation result = evaluate_detector(*model_, test_set_, loader_options(config_, false), parse_device(config_.device),
                                               [&](std::int64_t done, std::int64_t all) {
-                                                line_.show(done == all ? 1 : 0, message("evaluating image ", done, " of ", all));
+                                                line_.show(message("evaluating image ", done, " of ", all));
                                               });
   line_.clear();
   if (result.stopped) return;
