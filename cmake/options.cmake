@@ -13,6 +13,9 @@ endif()
 if(SHRIKE_SANITIZE)
   target_compile_options(shrike_options INTERFACE -fsanitize=${SHRIKE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(shrike_options INTERFACE -fsanitize=${SHRIKE_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    target_compile_options(shrike_options INTERFACE -Wno-maybe-uninitialized)  # false alarms in instrumented code
+  endif()
 endif()
 
 # A compiler cache, where there is one, makes rebuilding in another folder quick.
