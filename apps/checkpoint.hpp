@@ -1,5 +1,5 @@
-// Checkpoints: safetensors files with the model under its names, the optimiser's momentum under "momentum.NAME", and the settings
-// and the progress in the metadata.
+// Checkpoints: safetensors files with the model under its names, the optimiser's momentum under "momentum.NAME", and the
+// settings and the progress in the metadata.
 #pragma once
 
 #include <string>
@@ -16,8 +16,8 @@ inline constexpr const char* checkpoint_format = "shrike-detector-1";
 
 // How far a run has come.
 struct Progress {
-  std::int64_t step = 0;   // steps done
-  double best_map = -1;    // of the evaluations so far; -1 before the first
+  std::int64_t step = 0;  // steps done
+  double best_map = -1;   // of the evaluations so far; -1 before the first
   std::int64_t best_step = 0;
 
   template <class Visitor> void visit(Visitor& v) {
@@ -69,8 +69,9 @@ inline Progress checkpoint_progress(const TensorFile& file) {
   return progress;
 }
 
-// Copies a checkpoint's tensors into the model and, unless it is null, the optimiser. Momentum is passed over without an optimiser.
-// Throws Error naming the file and tensor when one is missing, of another shape, not finite, or too many; nothing is changed then.
+// Copies a checkpoint's tensors into the model and, unless it is null, the optimiser. Momentum is passed over without an
+// optimiser. Throws Error naming the file and tensor when one is missing, of another shape, not finite, or too many; nothing is
+// changed then.
 inline void load_checkpoint(const TensorFile& file, nn::Module& model, const nn::Sgd* optimizer) {
   NamedTensors targets = nn::named_state(model);
   TensorFile wanted = file;

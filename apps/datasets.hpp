@@ -16,14 +16,15 @@ namespace shrike::apps {
 // Where the built-in data set is written, once.
 inline const char* shapes_folder() { return "data/shapes"; }
 
-// One image set in VOC format, or of the built-in shapes when `config.data` is empty. Fills in the class names if there are none.
+// One image set in VOC format, or of the built-in shapes when `config.data` is empty. Fills in the class names if there are
+// none.
 inline Dataset open_split(TrainConfig& config, const std::string& splits, VocReport* report = nullptr) {
   std::string root = config.data;
   if (root.empty()) {
     root = shapes_folder();
     const ShapesOptions options;
     write_shapes(root, options);
-    if (config.model.classes.empty()) config.model.classes = shapes_classes();
+    if (config.model.classes.empty()) config.model.classes = shape_classes();
   }
   VocOptions options;
   options.years = config.years;

@@ -40,7 +40,8 @@ std::vector<fs::path> image_files(const std::vector<std::string>& inputs) {
     for (const auto& entry : fs::directory_iterator(input)) {
       std::string extension = entry.path().extension().string();
       std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
-      if (extension == ".jpg" || extension == ".jpeg" || extension == ".png" || extension == ".bmp") found.push_back(entry.path());
+      if (extension == ".jpg" || extension == ".jpeg" || extension == ".png" || extension == ".bmp")
+        found.push_back(entry.path());
     }
     std::sort(found.begin(), found.end());
     SHRIKE_CHECK(!found.empty(), input, ": no .jpg, .jpeg, .png or .bmp file in this folder");
@@ -50,10 +51,12 @@ std::vector<fs::path> image_files(const std::vector<std::string>& inputs) {
 }
 
 // The objects in one image, in its own pixels, best first.
-std::vector<Detection> detect(models::FasterRcnn& model, const models::DetectorConfig& config, const Image& image, Device device) {
+std::vector<Detection> detect(models::FasterRcnn& model, const models::DetectorConfig& config, const Image& image,
+                              Device device) {
   const ImageSize size = target_size(image.height, image.width, config.min_size, config.max_size);
   const Tensor input({1, size.height, size.width, 3});
-  resize_normalize(image, size.height, size.width, models::normalization(config), false, input.data<float>(), 3 * std::int64_t{size.width});
+  resize_normalize(image, size.height, size.width, models::normalization(config), false, input.data<float>(),
+                   3 * std::int64_t{size.width});
   auto found = model.detect(input.to(device), {size})[0];
   for (Detection& detection : found) {
     const float x = static_cast<float>(image.width) / static_cast<float>(size.width);
@@ -68,8 +71,16 @@ void write_json(JsonWriter& json, const fs::path& file, const Image& image, cons
   json.begin_object().field("image", file.string()).field("height", image.height).field("width", image.width);
   json.key("detections").begin_array();
   for (const Detection& detection : found) {
-    json.begin_object().field("class", classes.at(static_cast<std::size_t>(detection.label - 1))).field("score", detection.score);
-    json.key("box").begin_array().value(detection.box.x1).value(detection.box.y1).value(detection.box.x2).value(detection.box.y2).end_array();
+    json.begin_object()
+        .field("class", classes.at(static_cast<std::size_t>(detection.label - 1)))
+        .field("score", detection.score);
+    json.key("box")
+        .begin_array()
+        .value(detection.box.x1)
+        .value(detection.box.y1)
+        .value(detection.box.x2)
+        .value(detection.box.y2)
+        .end_array();
     json.end_object();
   }
   json.end_array().end_object();
@@ -88,7 +99,8 @@ fs::path output_file(const std::string& folder, const fs::path& file, std::vecto
 int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Finds objects in images: annotated pictures and detections.json in the output folder.", "detect_frcnn");
-  app.add_option("checkpoint", arguments.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
+  app.add_option("checkpoint", arguments.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")
+      ->required();
   app.add_option("inputs", arguments.inputs, "image files, and folders of them")->required();
   app.add_option("-o,--output", arguments.output, "folder for the results")->capture_default_str();
   app.add_option("--score", arguments.score, "least score of a detection")->capture_default_str();

@@ -17,17 +17,18 @@
 namespace shrike::apps {
 
 struct Evaluation {
-  double map = 0;                                       // VOC 2007's mean AP at IoU 0.5, 0 when there was nothing to find
-  std::string table;                                    // for people
-  std::vector<std::pair<std::string, double>> values;   // for logs
-  std::string json;                                     // the values and those of each class
-  std::string curves;                                   // precision and recall as CSV
-  bool stopped = false;                                 // by a signal: nothing else is filled in
+  double map = 0;                                      // VOC 2007's mean AP at IoU 0.5, 0 when there was nothing to find
+  std::string table;                                   // for people
+  std::vector<std::pair<std::string, double>> values;  // for logs
+  std::string json;                                    // the values and those of each class
+  std::string curves;                                  // precision and recall as CSV
+  bool stopped = false;                                // by a signal: nothing else is filled in
 };
 
 // The objects found in every image of the data set, in pixels of the image as stored. Empty when a signal stopped it.
-inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model, const Dataset& data, const LoaderOptions& options,
-                                                      Device device, const std::function<void(std::int64_t, std::int64_t)>& progress) {
+inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model, const Dataset& data,
+                                                      const LoaderOptions& options, Device device,
+                                                      const std::function<void(std::int64_t, std::int64_t)>& progress) {
   std::vector<std::vector<Detection>> found(data.samples.size());
   nn::train(model, false);
   Loader loader(data, options);
@@ -61,7 +62,8 @@ inline std::string score_text(double score) {
   return text;
 }
 
-inline std::string table(const VocAp& eleven_point, const VocAp& area, const CocoAp& coco, const std::vector<std::string>& names) {
+inline std::string table(const VocAp& eleven_point, const VocAp& area, const CocoAp& coco,
+                         const std::vector<std::string>& names) {
   std::size_t width = 5;
   for (const std::string& name : names) width = std::max(width, name.size());
   std::string text;
@@ -76,7 +78,8 @@ inline std::string table(const VocAp& eleven_point, const VocAp& area, const Coc
     }
     text += '\n';
   };
-  text += "  " + std::string("class") + std::string(width - 5, ' ') + "  objects  VOC07 AP   area AP   COCO AP      AP50      AP75\n";
+  text += "  " + std::string("class") + std::string(width - 5, ' ') +
+          "  objects  VOC07 AP   area AP   COCO AP      AP50      AP75\n";
   std::int64_t objects = 0;
   for (std::size_t i = 0; i < eleven_point.classes.size(); ++i) {
     const auto& scores = coco.classes[i].scores;
@@ -107,14 +110,20 @@ inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& da
   result.map = std::isnan(eleven_point.mean) ? 0.0 : eleven_point.mean;
   result.table = detail::table(eleven_point, area, coco, data.classes);
   result.curves = curves_csv(eleven_point, data.classes);
-  result.values = {{"map_voc07", eleven_point.mean}, {"map_area", area.mean}, {"coco_ap", coco.mean.ap},
-                   {"coco_ap50", coco.mean.ap50},    {"coco_ap75", coco.mean.ap75}};
+  result.values = {{"map_voc07", eleven_point.mean},
+                   {"map_area", area.mean},
+                   {"coco_ap", coco.mean.ap},
+                   {"coco_ap50", coco.mean.ap50},
+                   {"coco_ap75", coco.mean.ap75}};
   JsonWriter json;
   json.begin_object();
   for (const auto& [name, value] : result.values) json.field(name, value);
   json.key("classes").begin_object();
   for (std::size_t i = 0; i < data.classes.size(); ++i) {
-    json.key(data.classes[i]).begin_object().field("objects", eleven_point.classes[i].objects).field("ap_voc07", eleven_point.classes[i].ap);
+    json.key(data.classes[i])
+        .begin_object()
+        .field("objects", eleven_point.classes[i].objects)
+        .field("ap_voc07", eleven_point.classes[i].ap);
     json.field("ap_area", area.classes[i].ap).field("coco_ap", coco.classes[i].scores.ap).end_object();
   }
   result.json = json.end_object().end_object().str();

@@ -1,5 +1,5 @@
-// Settings: structs whose visit(v) calls v(name, value, help) for each field. Here they become command-line options, a TOML file
-// and the metadata of a checkpoint.
+// Settings: structs whose visit(v) calls v(name, value, help) for each field. Here they become command-line options, a TOML
+// file and the metadata of a checkpoint.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -33,7 +33,9 @@ struct TextWriter {
   std::map<std::string, std::string>& text;
   std::string prefix;
 
-  template <class T> void operator()(const std::string& name, const T& value, const std::string&) { text[prefix + name] = print(value); }
+  template <class T> void operator()(const std::string& name, const T& value, const std::string&) {
+    text[prefix + name] = print(value);
+  }
 
   static std::string print(const std::string& value) { return value; }
   static std::string print(bool value) { return value ? "true" : "false"; }
@@ -48,7 +50,8 @@ struct TextWriter {
   }
 };
 
-// Reads every setting from what TextWriter wrote. Throws Error naming the file and the setting that is missing or does not parse.
+// Reads every setting from what TextWriter wrote. Throws Error naming the file and the setting that is missing or does not
+// parse.
 struct TextReader {
   const std::map<std::string, std::string>& text;
   std::string prefix;
@@ -112,8 +115,7 @@ struct TomlWriter {
 };
 
 // Runs an application's main: prints a failure as one line on standard error. Exit status 1; wrong usage exits with 2.
-template <class F>
-int guarded_main(const char* program, const F& body) {
+template <class F> int guarded_main(const char* program, const F& body) {
   try {
     return body();
   } catch (const std::exception& error) {

@@ -1,8 +1,8 @@
 // SIGINT and SIGTERM: the first asks the program to stop at the next good moment, the second ends it at once.
 #pragma once
 
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 namespace shrike::apps {
 

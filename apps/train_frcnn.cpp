@@ -57,7 +57,8 @@ int parse(int argc, char** argv, Arguments& arguments) {
       arguments.config = checkpoint_config(load_safetensors(last_checkpoint(first.config.run)));
     }
   }
-  CLI::App app("Trains a Faster R-CNN. Without options: a small one on the built-in shapes, in some minutes on a CPU.", "train_frcnn");
+  CLI::App app("Trains a Faster R-CNN. Without options: a small one on the built-in shapes, in some minutes on a CPU.",
+               "train_frcnn");
   add_options(app, arguments);
   app.footer("Example: train_frcnn --preset voc07_vgg16 --data VOCdevkit --weights vgg16.safetensors --run runs/voc07");
   const int status = parse_command_line(app, argc, argv);
@@ -69,7 +70,8 @@ class Trainer {
  public:
   explicit Trainer(Arguments arguments) : config_(std::move(arguments.config)), resume_(arguments.resume) {
     set_num_threads(config_.threads);
-    SHRIKE_CHECK(config_.epochs > 0 && config_.batch > 0, "epochs ", config_.epochs, " and batch ", config_.batch, ": expected positive numbers");
+    SHRIKE_CHECK(config_.epochs > 0 && config_.batch > 0, "epochs ", config_.epochs, " and batch ", config_.batch,
+                 ": expected positive numbers");
     open_run();
     std::tie(train_set_, test_set_) = open_data(config_);
     write_config();
@@ -77,7 +79,8 @@ class Trainer {
     nn::initialize(*model_, config_.seed);
     if (!config_.weights.empty() && !resume_) load_weights(config_.weights, config_.model, *model_);
     nn::to(*model_, parse_device(config_.device));
-    optimizer_ = std::make_unique<nn::Sgd>(sgd_parameters(), nn::SgdOptions{static_cast<float>(config_.momentum), static_cast<float>(config_.clip_norm)});
+    optimizer_ = std::make_unique<nn::Sgd>(
+        sgd_parameters(), nn::SgdOptions{static_cast<float>(config_.momentum), static_cast<float>(config_.clip_norm)});
     if (resume_) {
       const TensorFile file = load_safetensors(last_checkpoint(config_.run));
       load_checkpoint(file, *model_, optimizer_.get());
@@ -116,7 +119,8 @@ class Trainer {
 // Never overwrites a run that is there.
 void Trainer::open_run() {
   const bool there = fs::exists(last_checkpoint(config_.run));
-  SHRIKE_CHECK(resume_ || !there, config_.run, ": holds a run already: --resume goes on with it, another --run leaves it alone");
+  SHRIKE_CHECK(resume_ || !there, config_.run,
+               ": holds a run already: --resume goes on with it, another --run leaves it alone");
   SHRIKE_CHECK(!resume_ || there, config_.run, ": holds no run to resume: last.safetensors is missing");
   std::error_code error;
   fs::create_directories(config_.run, error);
@@ -182,7 +186,8 @@ int Trainer::run() {
   std::printf("%s, %.1f million parameters, %d thread(s); run folder %s\n", config_.model.backbone.c_str(),
               static_cast<double>(parameters) * 1e-6, num_threads(), config_.run.c_str());
   std::fflush(stdout);
-  if (progress_.step > 0) std::printf("resuming after step %lld of %lld\n", static_cast<long long>(progress_.step), static_cast<long long>(total));
+  if (progress_.step > 0)
+    std::printf("resuming after step %lld of %lld\n", static_cast<long long>(progress_.step), static_cast<long long>(total));
 
   line_ = ProgressLine(config_.log_every);
   catch_stop_signals();
@@ -194,8 +199,8 @@ int Trainer::run() {
     if (stop_signal != 0) {
       save();
       line_.clear();
-      std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n", static_cast<long long>(progress_.step),
-                   config_.run.c_str());
+      std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n",
+                   static_cast<long long>(progress_.step), config_.run.c_str());
       return 128 + stop_signal;
     }
   }
@@ -232,9 +237,10 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
   }
   const models::Losses losses = model_->losses(batch.images.to(device), sizes, targets, config_.seed, step);
   const double total = losses.total.item();
-  SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ", losses.rpn_cls.item(),
-               ", proposals ", losses.rpn_box.item(), ", classes ", losses.cls.item(), ", boxes ", losses.box.item(),
-               ") on the image(s) ", ids, "; ", last_checkpoint(config_.run), " holds the last good step that was saved");
+  SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ",
+               losses.rpn_cls.item(), ", proposals ", losses.rpn_box.item(), ", classes ", losses.cls.item(), ", boxes ",
+               losses.box.item(), ") on the image(s) ", ids, "; ", last_checkpoint(config_.run),
+               " holds the last good step that was saved");
   backward(losses.total);
   const float lr = schedule().at(progress_.step);
   double norm = 0;
@@ -245,17 +251,22 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
   }
   ++progress_.step;
 
-  const std::vector<std::pair<std::string, double>> values = {
-      {"loss", total}, {"loss_rpn_cls", losses.rpn_cls.item()}, {"loss_rpn_box", losses.rpn_box.item()},
-      {"loss_cls", losses.cls.item()}, {"loss_box", losses.box.item()}, {"lr", lr}, {"grad_norm", norm}};
+  const std::vector<std::pair<std::string, double>> values = {{"loss", total},
+                                                              {"loss_rpn_cls", losses.rpn_cls.item()},
+                                                              {"loss_rpn_box", losses.rpn_box.item()},
+                                                              {"loss_cls", losses.cls.item()},
+                                                              {"loss_box", losses.box.item()},
+                                                              {"lr", lr},
+                                                              {"grad_norm", norm}};
   if (progress_.step % std::max(config_.log_every, 1) == 0) {
     log("train", values);
   }
   char text[256];
-  std::snprintf(text, sizeof text, "epoch %lld/%d  step %lld  loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
-                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), total, values[1].second,
-                values[2].second, values[3].second, values[4].second, static_cast<double>(lr), pace.per_second(),
-                clock_text(pace.seconds_left()).c_str());
+  std::snprintf(text, sizeof text,
+                "epoch %lld/%d  step %lld  loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
+                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), total,
+                values[1].second, values[2].second, values[3].second, values[4].second, static_cast<double>(lr),
+                pace.per_second(), clock_text(pace.seconds_left()).c_str());
   line_.show(progress_.step, text);
 }
 
@@ -272,10 +283,9 @@ void Trainer::log(const std::string& kind, const std::vector<std::pair<std::stri
 }
 
 void Trainer::evaluate(std::int64_t epoch) {
-  const Evaluation result = evaluate_detector(*model_, test_set_, loader_options(config_, false), parse_device(config_.device),
-                                              [&](std::int64_t done, std::int64_t all) {
-                                                line_.show(message("evaluating image ", done, " of ", all));
-                                              });
+  const Evaluation result = evaluate_detector(
+      *model_, test_set_, loader_options(config_, false), parse_device(config_.device),
+      [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
   line_.clear();
   if (result.stopped) return;
   std::printf("\nepoch %lld of %d\n%s", static_cast<long long>(epoch + 1), config_.epochs, result.table.c_str());

@@ -10,13 +10,14 @@
 
 namespace shrike::apps {
 
-// The name in a detector of a tensor of torchvision's: of a whole detector, of a classifier (VGG's features and fc6, fc7), or of a
-// backbone alone. Empty for what a detector has no use for (the classifier's last layer, ResNet's layer4).
+// The name in a detector of a tensor of torchvision's: of a whole detector, of a classifier (VGG's features and fc6, fc7), or
+// of a backbone alone. Empty for what a detector has no use for (the classifier's last layer, ResNet's layer4).
 inline std::string detector_name(const std::string& name, const models::DetectorConfig& config) {
   if (name.starts_with("backbone.") || name.starts_with("rpn.") || name.starts_with("roi_heads.")) {
     return name.starts_with("backbone.body.") ? "backbone." + name.substr(14) : name;
   }
-  if (name.ends_with("num_batches_tracked") || name.starts_with("fc.") || name.starts_with("layer4.") || name.starts_with("classifier.6.")) {
+  if (name.ends_with("num_batches_tracked") || name.starts_with("fc.") || name.starts_with("layer4.") ||
+      name.starts_with("classifier.6.")) {
     return "";
   }
   if (name.starts_with("features.")) return "backbone." + name.substr(9);
@@ -25,9 +26,9 @@ inline std::string detector_name(const std::string& name, const models::Detector
   return "backbone." + name;
 }
 
-// Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the heads
-// leaves them as they are; says what was loaded. Throws Error when a backbone tensor is missing, or any tensor has another shape, is
-// not finite, or belongs nowhere.
+// Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the
+// heads leaves them as they are; says what was loaded. Throws Error when a backbone tensor is missing, or any tensor has
+// another shape, is not finite, or belongs nowhere.
 inline void import_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
   TensorFile renamed;
   renamed.name = file.name;
@@ -46,7 +47,8 @@ inline void import_weights(const TensorFile& file, const models::DetectorConfig&
   options.layout = WeightLayout::torchvision;
   options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
   load_named(renamed, targets, options);
-  std::printf("%s: %zu of %zu tensors of the detector loaded\n", file.name.c_str(), targets.size(), nn::named_state(model).size());
+  std::printf("%s: %zu of %zu tensors of the detector loaded\n", file.name.c_str(), targets.size(),
+              nn::named_state(model).size());
 }
 
 // Starts a model from a file: a checkpoint of ours, or weights of torchvision's.

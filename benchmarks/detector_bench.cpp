@@ -20,7 +20,8 @@ struct Arguments {
   models::DetectorConfig model;
 };
 
-// Box deltas of 0 and scores near each other: the proposals that a network with random weights makes are many, as in a real one.
+// Box deltas of 0 and scores near each other: the proposals that a network with random weights makes are many, as in a real
+// one.
 int run(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i <= 20; ++i) arguments.model.classes.push_back("class" + std::to_string(i));
@@ -75,7 +76,10 @@ int run(int argc, char** argv) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   JsonWriter json;
-  json.begin_object().field("mode", arguments.mode).field("threads", num_threads()).field("median_s", seconds[seconds.size() / 2]);
+  json.begin_object()
+      .field("mode", arguments.mode)
+      .field("threads", num_threads())
+      .field("median_s", seconds[seconds.size() / 2]);
   json.field("min_s", seconds.front()).field("max_s", seconds.back());
   json.field("peak_rss_mb", static_cast<double>(usage.ru_maxrss) / 1024).end_object();
   std::cout << json.str() << std::endl;

@@ -137,7 +137,8 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
   options.roi_align = config.roi == "align";
 
   const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
-  const std::int64_t head_width = config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
+  const std::int64_t head_width =
+      config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
   return std::make_shared<FasterRcnn>(
       backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place),
       std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width, options.num_classes, config.dropout),

@@ -27,8 +27,8 @@ struct FasterRcnnOptions {
   ProposalOptions train_proposals;
   ProposalOptions test_proposals;
   DetectionOptions detections;
-  RoiOptions roi;         // output size, sampling; the scale comes from the feature map
-  bool roi_align = true;  // false: RoIPool, as in the paper
+  RoiOptions roi;             // output size, sampling; the scale comes from the feature map
+  bool roi_align = true;      // false: RoIPool, as in the paper
   float rpn_beta = 1.0f / 9;  // where the smooth L1 losses turn from quadratic to linear
   float box_beta = 1.0f / 9;
 };
@@ -58,7 +58,8 @@ class FasterRcnn : public nn::Module {
   Tensors forward(const Tensors& in) override { return backbone_->forward(in); }
   void visit(nn::Members& members) override;
 
-  // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random samples depend on (seed, step, image in the batch) alone.
+  // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random
+  // samples depend on (seed, step, image in the batch) alone.
   Losses losses(const Tensor& images, const std::vector<ImageSize>& sizes, const std::vector<Target>& targets,
                 std::uint64_t seed, std::uint64_t step);
 
@@ -79,7 +80,8 @@ class FasterRcnn : public nn::Module {
   };
 
   std::vector<Level> propose(const Tensors& maps, const Tensor& images);
-  Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size, const ProposalOptions& options);
+  Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size,
+                         const ProposalOptions& options);
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
   Tensor pool(const Tensors& maps, const Tensor& images, const Tensor& rois);
@@ -102,7 +104,8 @@ inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, c
     const Tensors head = rpn_head_->forward({map});
     const std::int64_t stride_y = images.size(1) / map.size(1);
     const std::int64_t stride_x = images.size(2) / map.size(2);
-    levels.push_back({anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()), reshape(head[0], {head[0].numel()}), reshape(head[1], {head[0].numel(), 4})});
+    levels.push_back({anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()),
+                      reshape(head[0], {head[0].numel()}), reshape(head[1], {head[0].numel(), 4})});
   }
   return levels;
 }

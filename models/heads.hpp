@@ -6,8 +6,8 @@
 
 namespace shrike::models {
 
-// The region proposal network: a feature map [N, H, W, C] -> for each of the A anchors at a place, objectness logits [N, H, W, A]
-// and box deltas [N, H, W, 4 A]. Names as in torchvision, below "rpn.head".
+// The region proposal network: a feature map [N, H, W, C] -> for each of the A anchors at a place, objectness logits [N, H, W,
+// A] and box deltas [N, H, W, 4 A]. Names as in torchvision, below "rpn.head".
 class RpnHead : public nn::Module {
  public:
   RpnHead(std::int64_t in, std::int64_t hidden, std::int64_t anchors_per_place)

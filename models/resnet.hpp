@@ -9,11 +9,11 @@
 namespace shrike::models {
 
 struct ResnetOptions {
-  int depth = 18;            // 18 or 34
-  int width = 64;            // channels of the first stage
-  bool batch_norm = true;    // false: folded into the convolutions
-  bool frozen_norm = true;   // batch norm by its running statistics, untrained, as is usual for fine-tuning detectors
-  int frozen_stages = 0;     // conv1 is the first stage, layer1 the second, ...
+  int depth = 18;           // 18 or 34
+  int width = 64;           // channels of the first stage
+  bool batch_norm = true;   // false: folded into the convolutions
+  bool frozen_norm = true;  // batch norm by its running statistics, untrained, as is usual for fine-tuning detectors
+  int frozen_stages = 0;    // conv1 is the first stage, layer1 the second, ...
 };
 
 // conv + batch norm, or a convolution into which it was folded.

@@ -25,8 +25,8 @@ struct VggOptions {
   int frozen_stages = 0;    // first stages that are not trained
 };
 
-// The features without the last pooling: [N, H, W, 3] -> [N, H / 16, W / 16, 8 * width]. Layers are named as torchvision numbers
-// them, "0" to "28" for VGG-16, where the convolution (or batch norm) takes its ReLU in.
+// The features without the last pooling: [N, H, W, 3] -> [N, H / 16, W / 16, 8 * width]. Layers are named as torchvision
+// numbers them, "0" to "28" for VGG-16, where the convolution (or batch norm) takes its ReLU in.
 inline std::shared_ptr<nn::Sequential> vgg_features(const VggOptions& options) {
   auto features = std::make_shared<nn::Sequential>();
   const auto stages = vgg_stages(options.depth);

@@ -32,7 +32,8 @@ TensorFile weights_of(const TensorFile& file) {
   TensorFile weights;
   weights.name = file.name;
   for (const auto& [name, tensor] : file.tensors) {
-    if (!name.starts_with("input.") && !name.starts_with("output.") && !name.starts_with("grad.")) weights.tensors[name] = tensor;
+    if (!name.starts_with("input.") && !name.starts_with("output.") && !name.starts_with("grad."))
+      weights.tensors[name] = tensor;
   }
   return weights;
 }

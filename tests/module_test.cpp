@@ -14,9 +14,9 @@ TEST_CASE("parameters have torchvision's names") {
   config.head_width = 8;
   std::set<std::string> names;
   for (const auto& [name, tensor] : nn::named_state(*models::make_detector(config))) names.insert(name);
-  for (const std::string expected :
-       {"backbone.0.weight", "backbone.28.bias", "rpn.head.conv.0.0.weight", "rpn.head.cls_logits.bias", "rpn.head.bbox_pred.weight",
-        "roi_heads.box_head.fc6.weight", "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.bias"}) {
+  for (const std::string expected : {"backbone.0.weight", "backbone.28.bias", "rpn.head.conv.0.0.weight",
+                                     "rpn.head.cls_logits.bias", "rpn.head.bbox_pred.weight", "roi_heads.box_head.fc6.weight",
+                                     "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.bias"}) {
     INFO(expected);
     CHECK(names.contains(expected));
   }

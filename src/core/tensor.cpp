@@ -7,9 +7,7 @@ namespace {
 void copy(const Tensor& to, const Tensor& from) {
   if (from.bytes() == 0) return;
   const Device worker = to.device() == Device::cpu ? from.device() : to.device();
-  dispatch(worker, [&](auto d) {
-    kernels::copy_bytes(d, to.raw(), to.device(), from.raw(), from.device(), from.bytes());
-  });
+  dispatch(worker, [&](auto d) { kernels::copy_bytes(d, to.raw(), to.device(), from.raw(), from.device(), from.bytes()); });
 }
 
 }  // namespace

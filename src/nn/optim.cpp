@@ -51,7 +51,8 @@ float Schedule::at(std::int64_t step) const {
   if (kind == Kind::step) {
     for (const std::int64_t milestone : milestones) rate *= step >= milestone ? gamma : 1.0f;
   } else if (kind == Kind::cosine) {
-    const double done = std::clamp(static_cast<double>(step) / static_cast<double>(std::max<std::int64_t>(total_steps, 1)), 0.0, 1.0);
+    const double done =
+        std::clamp(static_cast<double>(step) / static_cast<double>(std::max<std::int64_t>(total_steps, 1)), 0.0, 1.0);
     rate *= 0.5 * (1 + std::cos(std::numbers::pi * done));
   }
   if (step < warmup_steps) {

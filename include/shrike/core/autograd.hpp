@@ -31,8 +31,7 @@ struct TapeNode {
 Tensors call(OpPtr op, const Tensors& inputs);
 
 // The usual spelling: call<Relu>({}, {x}).
-template <std::derived_from<Op> O>
-Tensors call(O op, const Tensors& inputs) {
+template <std::derived_from<Op> O> Tensors call(O op, const Tensors& inputs) {
   return call(OpPtr(std::make_shared<const O>(std::move(op))), inputs);
 }
 

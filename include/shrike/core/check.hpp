@@ -15,23 +15,19 @@ class Error : public std::runtime_error {
 };
 
 // The parts written one after another with operator<<.
-template <class... Parts>
-std::string message(const Parts&... parts) {
+template <class... Parts> std::string message(const Parts&... parts) {
   std::ostringstream out;
   (out << ... << parts);
   return out.str();
 }
 
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  throw Error(message(parts...));
-}
+template <class... Parts> [[noreturn]] void fail(const Parts&... parts) { throw Error(message(parts...)); }
 
 }  // namespace shrike
 
 // Throws shrike::Error with the remaining arguments written one after another when `condition` is false.
-#define SHRIKE_CHECK(condition, ...)        \
-  do {                                      \
-    if (!(condition)) [[unlikely]]          \
-      ::shrike::fail(__VA_ARGS__);          \
+#define SHRIKE_CHECK(condition, ...) \
+  do {                               \
+    if (!(condition)) [[unlikely]]   \
+      ::shrike::fail(__VA_ARGS__);   \
   } while (false)

@@ -29,8 +29,7 @@ inline Device parse_device(const std::string& text) {
 }
 
 // Calls f(Cpu{}) or f(Cuda{}). Throws Error for Device::cuda in a build without CUDA.
-template <class F>
-decltype(auto) dispatch(Device device, F&& f) {
+template <class F> decltype(auto) dispatch(Device device, F&& f) {
   if (device == Device::cuda) {
 #if SHRIKE_HAS_CUDA
     return std::forward<F>(f)(Cuda{});
@@ -46,6 +45,6 @@ decltype(auto) dispatch(Device device, F&& f) {
 // Declares a kernel for every device:
 //   SHRIKE_KERNEL(relu_forward, std::int64_t n, const float* x, float* y);
 // Each backend defines its own, void relu_forward(Cpu, std::int64_t n, ...); one that is missing is a link error.
-#define SHRIKE_KERNEL(name, ...)            \
-  void name(::shrike::Cpu, __VA_ARGS__);    \
+#define SHRIKE_KERNEL(name, ...)         \
+  void name(::shrike::Cpu, __VA_ARGS__); \
   void name(::shrike::Cuda, __VA_ARGS__)

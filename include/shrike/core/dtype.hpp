@@ -77,8 +77,10 @@ inline const char* name(Dtype dtype) {
 }
 
 // The Dtype of a C++ element type: dtype_of<float> is Dtype::f32.
-template <class T>
-inline constexpr Dtype dtype_of = [] { static_assert(sizeof(T) == 0, "not an element type"); return Dtype::f32; }();
+template <class T> inline constexpr Dtype dtype_of = [] {
+  static_assert(sizeof(T) == 0, "not an element type");
+  return Dtype::f32;
+}();
 template <> inline constexpr Dtype dtype_of<float> = Dtype::f32;
 template <> inline constexpr Dtype dtype_of<Half> = Dtype::f16;
 template <> inline constexpr Dtype dtype_of<std::int8_t> = Dtype::s8;

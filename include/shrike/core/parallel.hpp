@@ -29,11 +29,9 @@ inline int num_threads() {
 
 // Calls f(begin, end) over parts of [0, n), each of at least `grain` elements, on several threads. The parts depend on n,
 // grain and num_threads() alone. f must not throw. Not for use on the data loader's threads.
-template <class F>
-void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
+template <class F> void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
   if (n <= 0) return;
-  const std::int64_t parts =
-      std::clamp<std::int64_t>(n / std::max<std::int64_t>(grain, 1), 1, num_threads());
+  const std::int64_t parts = std::clamp<std::int64_t>(n / std::max<std::int64_t>(grain, 1), 1, num_threads());
   if (parts == 1) {
     f(std::int64_t{0}, n);
     return;

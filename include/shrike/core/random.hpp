@@ -35,14 +35,14 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t coun
 
 // What a stream of random numbers is for; streams of different purpose never meet.
 enum class RandomStream : std::uint32_t {
-  init = 1,      // weights
-  shuffle,       // order of the images, by epoch
-  augment,       // flips and jitter, by epoch and image
-  dropout,       // by iteration and layer
-  rpn_sample,    // anchors, by iteration and image
-  roi_sample,    // proposals, by iteration and image
-  shapes,        // the built-in data set, by image
-  split,         // re-splitting of a data set
+  init = 1,    // weights
+  shuffle,     // order of the images, by epoch
+  augment,     // flips and jitter, by epoch and image
+  dropout,     // by iteration and layer
+  rpn_sample,  // anchors, by iteration and image
+  roi_sample,  // proposals, by iteration and image
+  shapes,      // the built-in data set, by image
+  split,       // re-splitting of a data set
   test,
 };
 
@@ -81,8 +81,7 @@ class Random {
   }
 
   // In place, every order equally likely (Fisher and Yates).
-  template <class T>
-  void shuffle(std::vector<T>& values) {
+  template <class T> void shuffle(std::vector<T>& values) {
     for (std::size_t i = values.size(); i > 1; --i) {
       std::swap(values[i - 1], values[below(static_cast<std::uint32_t>(i))]);
     }

@@ -23,8 +23,7 @@ class Tensor {
   Tensor() = default;  // undefined
 
   // Elements are not initialised.
-  explicit Tensor(const Shape& shape, Dtype dtype = Dtype::f32, Device device = Device::cpu)
-      : impl_(std::make_shared<Impl>()) {
+  explicit Tensor(const Shape& shape, Dtype dtype = Dtype::f32, Device device = Device::cpu) : impl_(std::make_shared<Impl>()) {
     impl_->shape = shape;
     impl_->dtype = dtype;
     impl_->storage = std::make_shared<Storage>(static_cast<std::size_t>(shape.numel()) * size_of(dtype), device);
@@ -40,23 +39,20 @@ class Tensor {
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype()); }
 
   // The elements, in device memory. Throws Error unless T is the tensor's element type.
-  template <class T>
-  T* data() const {
+  template <class T> T* data() const {
     SHRIKE_CHECK(dtype_of<T> == dtype(), "a tensor of ", name(dtype()), " was read as ", name(dtype_of<T>));
     return static_cast<T*>(impl().storage->data());
   }
   void* raw() const { return impl().storage->data(); }
 
   // The single element of a tensor of one element, brought to the host.
-  template <class T = float>
-  T item() const {
+  template <class T = float> T item() const {
     SHRIKE_CHECK(numel() == 1, "item() of a tensor of shape ", shape(), ": expected one element");
     return to(Device::cpu).data<T>()[0];
   }
 
   // The elements copied to the host.
-  template <class T>
-  std::vector<T> to_vector() const {
+  template <class T> std::vector<T> to_vector() const {
     const Tensor host = to(Device::cpu);
     return {host.data<T>(), host.data<T>() + numel()};
   }
@@ -143,8 +139,7 @@ Tensor zeros(const Shape& shape, Dtype dtype = Dtype::f32, Device device = Devic
 Tensor full(const Shape& shape, float value, Device device = Device::cpu);
 
 // A tensor of `values`, in row-major order. Throws Error when their number is not the shape's.
-template <class T>
-Tensor tensor(const Shape& shape, const std::vector<T>& values, Device device = Device::cpu) {
+template <class T> Tensor tensor(const Shape& shape, const std::vector<T>& values, Device device = Device::cpu) {
   SHRIKE_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), values.size(), " values for a tensor of shape ",
                shape);
   const Tensor host(shape, dtype_of<T>);

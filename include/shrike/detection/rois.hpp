@@ -21,8 +21,8 @@ inline Tensor boxes_to_rois(const Tensor& boxes, int image) {
 
 // Rows [begin, begin + count) of x, copied, without history; all rows are x itself without history.
 inline Tensor rows(const Tensor& x, std::int64_t begin, std::int64_t count) {
-  SHRIKE_CHECK(begin >= 0 && count >= 0 && begin + count <= x.size(0), "rows ", begin, " to ", begin + count, " of a tensor of shape ",
-               x.shape());
+  SHRIKE_CHECK(begin >= 0 && count >= 0 && begin + count <= x.size(0), "rows ", begin, " to ", begin + count,
+               " of a tensor of shape ", x.shape());
   if (count == x.size(0)) return x.detach();
   auto sizes = x.shape().to_vector();
   sizes[0] = count;

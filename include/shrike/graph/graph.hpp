@@ -8,8 +8,8 @@
 
 namespace shrike {
 
-// Nodes in the order they ran. Values are numbered; constants are the very tensors of the module it was traced from, so training
-// one trains the other.
+// Nodes in the order they ran. Values are numbered; constants are the very tensors of the module it was traced from, so
+// training one trains the other.
 class Graph : public nn::Module {
  public:
   using Value = std::int64_t;

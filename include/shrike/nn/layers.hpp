@@ -24,7 +24,8 @@ struct Init {
 // x [N, H, W, in] -> [N, H', W', out]. Weight [out, kernel, kernel, in / groups], bias [out].
 class Conv2d : public Module {
  public:
-  Conv2d(std::int64_t in, std::int64_t out, int kernel, const Conv2dOptions& options = {}, bool with_bias = true, Init init = {});
+  Conv2d(std::int64_t in, std::int64_t out, int kernel, const Conv2dOptions& options = {}, bool with_bias = true,
+         Init init = {});
   Tensors forward(const Tensors& in) override { return {conv2d(in[0], weight, bias, options)}; }
   void visit(Members& members) override;
   void reset(Random& random) override;
@@ -53,7 +54,8 @@ class Linear : public Module {
   Init init_;
 };
 
-// Batch normalisation over all but the last dimension. Frozen: always by the running statistics, without training its parameters.
+// Batch normalisation over all but the last dimension. Frozen: always by the running statistics, without training its
+// parameters.
 class BatchNorm : public Module {
  public:
   explicit BatchNorm(std::int64_t channels, bool relu = false, bool frozen = false);

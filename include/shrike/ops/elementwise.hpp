@@ -6,8 +6,8 @@
 namespace shrike {
 
 namespace kernels {
-SHRIKE_KERNEL(relu_forward, std::int64_t n, const float* x, float* y);                       // y = max(x, 0)
-SHRIKE_KERNEL(relu_backward, std::int64_t n, const float* y, const float* dy, float* dx);    // dx = y > 0 ? dy : 0
+SHRIKE_KERNEL(relu_forward, std::int64_t n, const float* x, float* y);                     // y = max(x, 0)
+SHRIKE_KERNEL(relu_backward, std::int64_t n, const float* y, const float* dy, float* dx);  // dx = y > 0 ? dy : 0
 SHRIKE_KERNEL(add_forward, std::int64_t n, const float* a, const float* b, bool relu, float* y);
 SHRIKE_KERNEL(scale_forward, std::int64_t n, const float* x, float factor, float* y);  // y = factor * x
 }  // namespace kernels
@@ -61,9 +61,8 @@ inline Tensors Relu::backward(const BackwardContext& context) const {
   const Tensor& y = context.outputs[0];
   const Tensor& dy = context.grads[0];
   const Tensor dx(y.shape(), Dtype::f32, y.device());
-  dispatch(y.device(), [&](auto d) {
-    kernels::relu_backward(d, y.numel(), y.data<float>(), dy.data<float>(), dx.data<float>());
-  });
+  dispatch(y.device(),
+           [&](auto d) { kernels::relu_backward(d, y.numel(), y.data<float>(), dy.data<float>(), dx.data<float>()); });
   return {dx};
 }
 

@@ -1,0 +1,255 @@
+// The applications as a person meets them: exit status, messages, files. Trains a tiny detector on a few generated shapes.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "catch.hpp"
+#include "shrike/data/shapes.hpp"
+#include "shrike/io/file.hpp"
+#include "shrike/io/safetensors.hpp"
+
+using namespace shrike;
+namespace fs = std::filesystem;
+using Catch::Matchers::Contains;
+
+namespace {
+
+struct Outcome {
+  int status;
+  std::string text;  // both standard output and error
+};
+
+std::string binary(const std::string& app) {
+  const char* folder = std::getenv("SHRIKE_BIN");
+  return (folder != nullptr ? std::string(folder) : "build/release/apps") + "/" + app;
+}
+
+Outcome run(const std::string& app, const std::string& arguments) {
+  FILE* pipe = popen((binary(app) + " " + arguments + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  Outcome outcome{0, ""};
+  char buffer[4096];
+  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) outcome.text.append(buffer, n);
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+// A folder of this test program's own, with 12 + 4 small images; removed at the end.
+struct Workplace {
+  fs::path root = fs::temp_directory_path() / ("shrike_apps_test_" + std::to_string(getpid()));
+
+  Workplace() {
+    ShapesOptions options;
+    options.train = 12;
+    options.test = 4;
+    options.width = 96;
+    options.height = 64;
+    write_shapes(data(), options);
+  }
+  ~Workplace() { fs::remove_all(root); }
+  std::string data() const { return (root / "data").string(); }
+  std::string path(const std::string& name) const { return (root / name).string(); }
+};
+
+const Workplace& workplace() {
+  static const Workplace instance;
+  return instance;
+}
+
+std::string training(const std::string& run_folder, const std::string& more = "") {
+  return "--preset shapes --data " + workplace().data() + " --run " + workplace().path(run_folder) +
+         " --width 4 --head-width 16 --min-size 64 --max-size 96 --epochs 2 --threads 1 --warmup 4 --log-every 1 " + more;
+}
+
+// The trained run that several tests look at.
+const std::string& trained() {
+  static const std::string folder = [] {
+    const Outcome outcome = run("train_frcnn", training("trained", "--save-every 5"));
+    INFO(outcome.text);
+    REQUIRE(outcome.status == 0);
+    return workplace().path("trained");
+  }();
+  return folder;
+}
+
+std::string bytes(const std::string& path) { return read_file(path, 1u << 30); }
+
+// One line on standard error that begins with the program's name.
+void check_failure(const Outcome& outcome, const std::string& program, const std::string& part) {
+  INFO(outcome.text);
+  CHECK(outcome.status == 1);
+  const auto last = outcome.text.rfind(program + ": ");
+  REQUIRE(last != std::string::npos);
+  CHECK(outcome.text.find('\n', last) == outcome.text.size() - 1);
+  CHECK_THAT(outcome.text.substr(last), Contains(part));
+}
+
+}  // namespace
+
+TEST_CASE("training leaves checkpoints, logs and its configuration; evaluation and detection read them") {
+  const std::string folder = trained();
+  for (const char* file : {"last.safetensors", "best.safetensors", "config.toml", "metrics.jsonl"}) {
+    INFO(file);
+    CHECK(fs::exists(folder + "/" + file));
+  }
+  const Outcome measured = run("eval_frcnn", folder + "/best.safetensors --json " + workplace().path("eval.json"));
+  INFO(measured.text);
+  CHECK(measured.status == 0);
+  CHECK_THAT(measured.text, Contains("VOC07 AP") && Contains("circle") && Contains("mean"));
+  CHECK_THAT(bytes(workplace().path("eval.json")), Contains("\"map_voc07\""));
+
+  const Outcome found = run("detect_frcnn", folder + "/best.safetensors " + workplace().data() +
+                                                "/JPEGImages --score 0.01 -o " + workplace().path("found"));
+  INFO(found.text);
+  CHECK(found.status == 0);
+  CHECK_THAT(bytes(workplace().path("found/detections.json")), Contains("\"box\":["));
+  std::size_t pictures = 0;
+  for (const auto& entry : fs::directory_iterator(workplace().path("found"))) pictures += entry.path().extension() == ".png";
+  CHECK(pictures == 16);
+}
+
+TEST_CASE("two runs, and a run by the configuration that the first wrote, give the same weights to the bit") {
+  const std::string expected = bytes(trained() + "/last.safetensors");
+  REQUIRE(run("train_frcnn", training("again", "--save-every 5")).status == 0);
+  CHECK((bytes(workplace().path("again/last.safetensors")) == expected));
+  REQUIRE(run("train_frcnn", "--config " + trained() + "/config.toml --run " + workplace().path("by_config")).status == 0);
+  CHECK((bytes(workplace().path("by_config/last.safetensors")) == expected));
+}
+
+TEST_CASE("a run that was killed or stopped goes on to the same weights") {
+  const std::string expected = bytes(trained() + "/last.safetensors");
+  const bool kill = GENERATE(true, false);
+  const std::string name = kill ? "killed" : "stopped";
+  std::string arguments = training(name, "--save-every 5");
+  int interruptions = 0;
+  for (;;) {
+    const pid_t child = fork();
+    if (child == 0) {
+      freopen("/dev/null", "w", stderr);
+      freopen("/dev/null", "w", stdout);
+      execl("/bin/sh", "sh", "-c", ("exec " + binary("train_frcnn") + " " + arguments).c_str(), nullptr);
+      _exit(127);
+    }
+    const bool interrupt = interruptions < 3;
+    if (interrupt) {  // once it has got further than the last time
+      const std::string log = workplace().path(name) + "/metrics.jsonl";
+      for (int waited = 0; waited < 60000 && waitpid(child, nullptr, WNOHANG) == 0; ++waited) {
+        std::error_code error;
+        const auto size = fs::file_size(log, error);
+        if (!error && size > static_cast<std::uintmax_t>(200 * (1 + 3 * interruptions))) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      ::kill(child, kill ? SIGKILL : SIGTERM);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!interrupt) {
+      REQUIRE(WIFEXITED(status));
+      REQUIRE(WEXITSTATUS(status) == 0);
+      break;
+    }
+    if (!kill && WIFEXITED(status)) CHECK((WEXITSTATUS(status) == 128 + SIGTERM || WEXITSTATUS(status) == 0));
+    ++interruptions;
+    if (fs::exists(workplace().path(name) + "/last.safetensors")) {
+      arguments = "--resume --run " + workplace().path(name);
+    }
+  }
+  CHECK((bytes(workplace().path(name) + "/last.safetensors") == expected));
+}
+
+TEST_CASE("a run that is there is not overwritten, and one that is not there is not resumed") {
+  const std::string before = bytes(trained() + "/last.safetensors");
+  check_failure(run("train_frcnn", training("trained")), "train_frcnn", "holds a run already");
+  CHECK((bytes(trained() + "/last.safetensors") == before));
+  check_failure(run("train_frcnn", "--resume --run " + workplace().path("nothing")), "train_frcnn", "last.safetensors");
+}
+
+TEST_CASE("wrong usage exits with 2, help with 0") {
+  CHECK(run("train_frcnn", "--no-such-option").status == 2);
+  CHECK(run("train_frcnn", "--epochs many").status == 2);
+  CHECK(run("eval_frcnn", "").status == 2);
+  CHECK(run("detect_frcnn", "").status == 2);
+  for (const char* app : {"train_frcnn", "eval_frcnn", "detect_frcnn"}) {
+    const Outcome help = run(app, "--help");
+    CHECK(help.status == 0);
+    CHECK_THAT(help.text, Contains("--threads"));
+  }
+}
+
+TEST_CASE("bad settings and files are one line and exit status 1") {
+  check_failure(run("train_frcnn", "--preset coco"), "train_frcnn", "preset 'coco'");
+  check_failure(run("train_frcnn", training("bad", "--backbone alexnet")), "train_frcnn", "backbone 'alexnet'");
+  check_failure(run("train_frcnn", training("bad", "--device tpu")), "train_frcnn", "device 'tpu'");
+  check_failure(run("train_frcnn", training("bad", "--schedule sine")), "train_frcnn", "schedule 'sine'");
+  check_failure(run("train_frcnn", training("bad", "--weights /no/such/file")), "train_frcnn", "/no/such/file");
+  check_failure(run("train_frcnn", training("bad", "--split 9")), "train_frcnn", "9");
+  check_failure(run("train_frcnn", "--preset bccd --data /no/such/folder --run " + workplace().path("bad")), "train_frcnn",
+                "/no/such/folder");
+  check_failure(run("train_frcnn", training("bad", "--classes circle,square")), "train_frcnn", "triangle");
+  check_failure(run("detect_frcnn", trained() + "/best.safetensors /no/such/picture.jpg"), "detect_frcnn",
+                "/no/such/picture.jpg");
+  check_failure(run("eval_frcnn", trained() + "/config.toml"), "eval_frcnn", "config.toml");
+}
+
+TEST_CASE("a loss that is not finite stops the run, names the images and keeps the last checkpoint") {
+  const Outcome outcome = run("train_frcnn", training("diverged", "--lr 1e30 --clip-norm 0 --warmup 0 --save-every 1"));
+  INFO(outcome.text);
+  check_failure(outcome, "train_frcnn", "image");
+  CHECK_THAT(outcome.text, Contains("not finite") || Contains("the loss is"));
+}
+
+TEST_CASE("checkpoints that do not fit are named: truncated, another network's, NaN") {
+  const std::string good = trained() + "/best.safetensors";
+  const std::string bad = workplace().path("bad.safetensors");
+  const std::string all = bytes(good);
+  for (const std::size_t length : {std::size_t{0}, std::size_t{7}, std::size_t{100}, all.size() / 2, all.size() - 1}) {
+    write_file_atomically(bad, std::string_view(all).substr(0, length));
+    check_failure(run("eval_frcnn", bad), "eval_frcnn", "bad.safetensors");
+  }
+  TensorFile file = load_safetensors(good);
+  const auto name = file.tensors.begin()->first;
+  const auto with = [&](const std::function<void(TensorFile&)>& change) {
+    TensorFile changed = file;
+    change(changed);
+    save_safetensors(bad, changed);
+    return run("eval_frcnn", bad);
+  };
+  check_failure(with([&](TensorFile& f) { f.tensors.erase(name); }), "eval_frcnn", name);
+  check_failure(with([&](TensorFile& f) { f.tensors["surplus"] = full({3}, 1.0f); }), "eval_frcnn", "surplus");
+  check_failure(with([&](TensorFile& f) { f.tensors[name] = full({2, 3}, 1.0f); }), "eval_frcnn", name);
+  check_failure(with([&](TensorFile& f) {
+                  f.tensors[name] = file.tensors[name].clone();
+                  f.tensors[name].data<float>()[0] = NAN;
+                }),
+                "eval_frcnn", name);
+  check_failure(with([&](TensorFile& f) { f.metadata["format"] = "shrike-detector-99"; }), "eval_frcnn", "shrike-detector-99");
+  check_failure(with([&](TensorFile& f) { f.metadata["model.width"] = "many"; }), "eval_frcnn", "model.width");
+  check_failure(with([&](TensorFile& f) { f.metadata.clear(); }), "eval_frcnn", "not a checkpoint");
+}
+
+TEST_CASE("a full disk leaves the old checkpoint as it was") {
+  // A limit on the size of files stands in for the disk; the log is small enough to pass.
+  REQUIRE(run("train_frcnn", training("full_disk", "--epochs 1")).status == 0);
+  const std::string before = bytes(workplace().path("full_disk/last.safetensors"));
+  const std::string limit = std::to_string(before.size() / 1024 / 2);
+  FILE* pipe = popen(("trap '' XFSZ; ulimit -f " + limit + "; " + binary("train_frcnn") + " --resume --epochs 2 --run " +
+                      workplace().path("full_disk") + " 2>&1")
+                         .c_str(),
+                     "r");
+  std::string text;
+  char buffer[4096];
+  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) text.append(buffer, n);
+  INFO(text);
+  CHECK(WEXITSTATUS(pclose(pipe)) == 1);
+  CHECK_THAT(text, Contains("safetensors"));
+  CHECK((bytes(workplace().path("full_disk/last.safetensors")) == before));
+  CHECK_FALSE(fs::exists(workplace().path("full_disk/last.safetensors.tmp")));
+  CHECK(run("eval_frcnn", workplace().path("full_disk/last.safetensors")).status == 0);
+}
