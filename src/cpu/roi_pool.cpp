@@ -1,4 +1,5 @@
 #include <cmath>
+#include <type_traits>
 
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/roi.hpp"
@@ -39,20 +40,35 @@ std::int64_t image_of(const RoiSizes& s, const float* roi) {
   return roi[0] >= 0.0f && roi[0] < static_cast<float>(s.images) ? static_cast<std::int64_t>(roi[0]) : -1;
 }
 
-void first_pixel(std::int64_t n, const float* __restrict x, std::int32_t at, float* __restrict best,
-                 std::int32_t* __restrict argmax) {
-  for (std::int64_t c = 0; c < n; ++c) {
-    best[c] = x[c];
-    argmax[c] = at;
-  }
-}
+struct Window {
+  std::int64_t row_begin, row_end, column_begin, column_end;
+};
 
-void next_pixel(std::int64_t n, const float* __restrict x, std::int32_t at, float* __restrict best,
-                std::int32_t* __restrict argmax) {
+// The greatest of `n` channels over a window that is not empty, and where it was first seen. With n known to the compiler the
+// running values stay in registers.
+template <class N> void greatest(N n, const Window& w, const RoiSizes& s, const float* x, float* y, std::int32_t* argmax) {
+  constexpr std::int64_t most = 32;
+  float best[most];
+  std::int32_t place[most];
+  const float* first = x + (w.row_begin * s.width + w.column_begin) * s.channels;
   for (std::int64_t c = 0; c < n; ++c) {
-    const bool greater = (x[c] > best[c]) | (x[c] != x[c]);
-    best[c] = greater ? x[c] : best[c];
-    argmax[c] = greater ? at : argmax[c];
+    best[c] = first[c];
+    place[c] = static_cast<std::int32_t>(w.row_begin * s.width + w.column_begin);
+  }
+  for (std::int64_t row = w.row_begin; row < w.row_end; ++row) {
+    for (std::int64_t column = w.column_begin; column < w.column_end; ++column) {
+      const std::int64_t at = row * s.width + column;
+      const float* pixel = x + at * s.channels;
+      for (std::int64_t c = 0; c < n; ++c) {
+        const bool greater = (pixel[c] > best[c]) | (pixel[c] != pixel[c]);
+        best[c] = greater ? pixel[c] : best[c];
+        place[c] = greater ? static_cast<std::int32_t>(at) : place[c];
+      }
+    }
+  }
+  for (std::int64_t c = 0; c < n; ++c) {
+    y[c] = best[c];
+    argmax[c] = place[c];
   }
 }
 
@@ -78,13 +94,11 @@ void roi_pool_forward(Cpu, const RoiSizes& s, const float* x, const float* rois,
           std::fill(place, place + s.channels, -1);
           continue;
         }
-        for (std::int64_t row = row_begin; row < row_end; ++row) {
-          for (std::int64_t column = column_begin; column < column_end; ++column) {
-            const std::int64_t at = row * s.width + column;
-            const bool first = row == row_begin && column == column_begin;
-            (first ? first_pixel : next_pixel)(s.channels, map + at * s.channels, static_cast<std::int32_t>(at), best, place);
-          }
-        }
+        const Window window{row_begin, row_end, column_begin, column_end};
+        constexpr std::integral_constant<std::int64_t, 32> chunk;
+        std::int64_t c = 0;
+        for (; c + chunk <= s.channels; c += chunk) greatest(chunk, window, s, map + c, best + c, place + c);
+        if (c < s.channels) greatest(s.channels - c, window, s, map + c, best + c, place + c);
       }
     }
   });
