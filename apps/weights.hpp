@@ -45,7 +45,9 @@ inline void import_weights(const TensorFile& file, const models::DetectorConfig&
   const std::int64_t channels = (config.is_vgg() ? 8 : 4) * std::int64_t{config.width};
   WeightOptions options;
   options.layout = WeightLayout::torchvision;
-  options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
+  if (whole || renamed.tensors.contains("roi_heads.box_head.fc6.weight")) {
+    options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
+  }
   load_named(renamed, targets, options);
   std::printf("%s: %zu of %zu tensors of the detector loaded\n", file.name.c_str(), targets.size(),
               nn::named_state(model).size());

@@ -49,7 +49,7 @@ class BoxHead : public nn::Module {
         drop6_(dropout),
         drop7_(dropout),
         cls_score_(hidden, classes, false, nn::Init::normal(0.01f)),
-        bbox_pred_(hidden, 4 * classes, false, nn::Init::normal(0.001f)) {}
+        bbox_pred_(hidden, 4 * classes, false, nn::Init::normal(0.01f)) {}
 
   Tensors forward(const Tensors& in) override {
     const Tensor flat = reshape(in[0], {in[0].size(0), fc6_.weight.size(1)});

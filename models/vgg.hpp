@@ -40,7 +40,8 @@ inline std::shared_ptr<nn::Sequential> vgg_features(const VggOptions& options) {
       Conv2dOptions conv;
       conv.padding = 1;
       conv.relu = !options.batch_norm;
-      auto layer = std::make_shared<nn::Conv2d>(in, out, 3, conv, !options.batch_norm);
+      const nn::Init init = options.batch_norm ? nn::Init{} : nn::Init::he();
+      auto layer = std::make_shared<nn::Conv2d>(in, out, 3, conv, !options.batch_norm, init);
       if (frozen) nn::set_requires_grad(*layer, false);
       features->add(std::to_string(index++), std::move(layer));
       if (options.batch_norm) features->add(std::to_string(index++), std::make_shared<nn::BatchNorm>(out, true, frozen));

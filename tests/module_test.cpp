@@ -35,7 +35,8 @@ TEST_CASE("parameters have torchvision's names") {
 }
 
 TEST_CASE("initial weights depend on seed and name alone, with the variance asked for") {
-  nn::Conv2d conv(16, 64, 3);
+  nn::Conv2d conv(16, 64, 3, {}, true, nn::Init::he());
+  nn::Linear plain(300, 400);
   nn::Linear linear(400, 300, false, nn::Init::normal(0.01f));
   nn::Sequential a, b;
   a.add("x", std::make_shared<nn::Linear>(50, 40)).add("y", std::make_shared<nn::Linear>(40, 40));
@@ -48,6 +49,7 @@ TEST_CASE("initial weights depend on seed and name alone, with the variance aske
 
   nn::initialize(conv, 1);
   nn::initialize(linear, 1);
+  nn::initialize(plain, 1);
   const auto deviation = [](const Tensor& tensor) {
     double squares = 0;
     for (const float w : tensor.to_vector<float>()) squares += static_cast<double>(w) * w;
@@ -55,6 +57,7 @@ TEST_CASE("initial weights depend on seed and name alone, with the variance aske
   };
   CHECK(deviation(conv.weight) == Approx(std::sqrt(2.0 / (16 * 9))).epsilon(0.03));
   CHECK(deviation(linear.weight) == Approx(0.01).epsilon(0.02));
+  CHECK(deviation(plain.weight) == Approx(1 / std::sqrt(3.0 * 300)).epsilon(0.02));
   CHECK(linear.bias.to_vector<float>() == std::vector<float>(300, 0.0f));
 }
 

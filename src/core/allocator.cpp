@@ -4,6 +4,11 @@
 #include <bit>
 
 namespace shrike {
+namespace {
+
+constexpr std::size_t slack = std::size_t{64} << 20;
+
+}  // namespace
 
 std::size_t CachingAllocator::size_class(std::size_t bytes) {
   if (bytes <= 512) return (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
@@ -12,33 +17,39 @@ std::size_t CachingAllocator::size_class(std::size_t bytes) {
 }
 
 void* CachingAllocator::allocate(std::size_t bytes) {
-  const std::size_t size = size_class(bytes);
+  std::size_t size = size_class(bytes);
   const std::lock_guard lock(mutex_);
   void* block = nullptr;
-  if (const auto found = free_.find(size); found != free_.end()) {
+  if (const auto found = free_.lower_bound(size); found != free_.end() && found->first <= size + size / 4) {
+    size = found->first;
     block = found->second;
     free_.erase(found);
     stats_.cached -= size;
   } else {
-    // Growing: let the cache give way before the total passes what live tensors have needed at their peak.
-    const std::size_t allowed = std::max(peak_in_use_, stats_.in_use + size);
-    if (stats_.in_use + stats_.cached + size > allowed) trim(stats_.in_use + stats_.cached + size - allowed);
+    const std::size_t needed = std::max(peak_in_use_, stats_.in_use + size);
+    const std::size_t allowed = needed + needed / 4 + slack;
+    const std::size_t total = stats_.in_use + stats_.cached + size;
+    if (total > allowed) trim(total - allowed);
     block = raw_allocate(size);
     if (block == nullptr) {
       trim(stats_.cached);
       block = raw_allocate(size);
     }
-    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use, " bytes held by live tensors");
+    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use,
+                 " bytes held by live tensors");
   }
+  live_[block] = size;
   stats_.in_use += size;
   peak_in_use_ = std::max(peak_in_use_, stats_.in_use);
   stats_.peak = std::max(stats_.peak, stats_.in_use + stats_.cached);
   return block;
 }
 
-void CachingAllocator::deallocate(void* block, std::size_t bytes) noexcept {
-  const std::size_t size = size_class(bytes);
+void CachingAllocator::deallocate(void* block) noexcept {
   const std::lock_guard lock(mutex_);
+  const auto found = live_.find(block);
+  const std::size_t size = found->second;
+  live_.erase(found);
   stats_.in_use -= size;
   stats_.cached += size;
   free_.emplace(size, block);
@@ -76,7 +87,7 @@ Storage::Storage(std::size_t bytes, Device device)
     : bytes_(bytes), device_(device), data_(dispatch(device, [&](auto d) { return allocator(d).allocate(bytes); })) {}
 
 Storage::~Storage() {
-  dispatch(device_, [&](auto d) { allocator(d).deallocate(data_, bytes_); });
+  dispatch(device_, [&](auto d) { allocator(d).deallocate(data_); });
 }
 
 }  // namespace shrike

@@ -26,7 +26,7 @@ class Scratch {
   }
 
   void reset() noexcept {
-    if (data_ != nullptr) allocator(Cpu{}).deallocate(data_, bytes_);
+    if (data_ != nullptr) allocator(Cpu{}).deallocate(data_);
     data_ = nullptr;
   }
   float* data() const { return static_cast<float*>(data_); }

@@ -5,10 +5,15 @@
 namespace shrike::nn {
 
 void Init::fill(const Tensor& weight, std::int64_t fan_in, Random& random) const {
-  const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
   const Tensor host(weight.shape());
   float* w = host.data<float>();
-  for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = deviation * random.normal();
+  if (kind == Kind::uniform) {
+    const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
+    for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = random.uniform(-bound, bound);
+  } else {
+    const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
+    for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = deviation * random.normal();
+  }
   weight.copy_from(host);
 }
 

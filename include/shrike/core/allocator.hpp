@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 
 #include "shrike/core/device.hpp"
 
@@ -16,16 +17,17 @@ struct MemoryStats {
   std::size_t peak = 0;    // greatest in_use + cached so far
 };
 
-// Best-fit cache of freed blocks over a source of raw memory. Requests are rounded up to size classes at most 1/8 apart, so
-// images of a thousand different sizes share blocks. When live and cached bytes would exceed their earlier peak, cached blocks
-// are given back first: the cache never makes the peak much greater than the live tensors need. Thread-safe.
+// Best-fit cache of freed blocks over a source of raw memory. Requests are rounded up to size classes at most 1/8 apart and may be
+// served by a block up to 1/4 larger, so images of a thousand different sizes share blocks. Blocks that no request fits are given
+// back before live and cached bytes together pass 5/4 of what live tensors have needed at their peak (and 64 MiB): the cache never
+// makes a process much larger than its tensors. Thread-safe.
 class CachingAllocator {
  public:
   virtual ~CachingAllocator() = default;
 
   // At least `bytes` bytes, aligned to 64; throws Error naming the bytes asked for when the source has no more.
   void* allocate(std::size_t bytes);
-  void deallocate(void* block, std::size_t bytes) noexcept;
+  void deallocate(void* block) noexcept;
 
   // Returns every cached block to the source.
   void release_cache() noexcept;
@@ -43,7 +45,8 @@ class CachingAllocator {
   void trim(std::size_t room) noexcept;
 
   mutable std::mutex mutex_;
-  std::multimap<std::size_t, void*> free_;  // by size class
+  std::multimap<std::size_t, void*> free_;       // by size
+  std::unordered_map<void*, std::size_t> live_;  // sizes of the blocks handed out
   MemoryStats stats_;
   std::size_t peak_in_use_ = 0;
 };

@@ -11,12 +11,16 @@
 
 namespace shrike::nn {
 
-// How a layer's weights start. `he`: normal with variance 2 / fan_in (He et al. 2015), for layers before a ReLU; `normal`: with
-// standard deviation `std`. Biases start at 0.
+// How a layer's weights start; biases start at 0.
 struct Init {
-  enum class Kind { he, normal } kind = Kind::he;
+  enum class Kind {
+    uniform,  // in [-1, 1] / sqrt(fan_in): PyTorch's default. Before batch norm the scale only sets how fast the layer learns
+    he,       // normal with variance 2 / fan_in (He et al. 2015): for deep stacks of ReLU layers without batch norm
+    normal,   // normal with standard deviation `std`
+  } kind = Kind::uniform;
   float std = 0.01f;
 
+  static Init he() { return {Kind::he, 0}; }
   static Init normal(float std) { return {Kind::normal, std}; }
   void fill(const Tensor& weight, std::int64_t fan_in, Random& random) const;
 };
