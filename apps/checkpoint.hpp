@@ -19,11 +19,13 @@ struct Progress {
   std::int64_t step = 0;  // steps done
   double best_map = -1;   // of the evaluations so far; -1 before the first
   std::int64_t best_step = 0;
+  bool evaluation_due = false;  // the epoch that ended at `step` is still to be measured
 
   template <class Visitor> void visit(Visitor& v) {
     v("step", step, "");
     v("best-map", best_map, "");
     v("best-step", best_step, "");
+    v("evaluation-due", evaluation_due, "");
   }
 };
 

@@ -193,18 +193,21 @@ int Trainer::run() {
   catch_stop_signals();
   Loader loader(train_set_, loader_options(config_, true));
   Pace pace(total - progress_.step);
-  while (progress_.step < total) {
+  // A run that is stopped during an evaluation does it again when it is resumed.
+  while (stop_signal == 0 && (progress_.evaluation_due || progress_.step < total)) {
     const std::int64_t epoch = progress_.step / steps_per_epoch();
-    train_epoch(loader, epoch, pace);
-    if (stop_signal != 0) {
-      save();
-      line_.clear();
-      std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n",
-                   static_cast<long long>(progress_.step), config_.run.c_str());
-      return 128 + stop_signal;
+    if (progress_.evaluation_due) {
+      evaluate(epoch - 1);
+    } else {
+      train_epoch(loader, epoch, pace);
     }
+    save();
   }
-  return 0;
+  line_.clear();
+  if (stop_signal == 0) return 0;
+  std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n",
+               static_cast<long long>(progress_.step), config_.run.c_str());
+  return 128 + stop_signal;
 }
 
 void Trainer::train_epoch(Loader& loader, std::int64_t epoch, Pace& pace) {
@@ -218,9 +221,6 @@ void Trainer::train_epoch(Loader& loader, std::int64_t epoch, Pace& pace) {
     if (!epoch_done && config_.save_every > 0 && progress_.step % config_.save_every == 0) save();
   }
   line_.clear();
-  const bool last = epoch + 1 == config_.epochs;
-  if (last || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0)) evaluate(epoch);
-  if (stop_signal == 0) save();
 }
 
 void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pace) {
@@ -250,6 +250,9 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
     fail("step ", progress_.step + 1, ": ", error.what(), " on the image(s) ", ids);
   }
   ++progress_.step;
+  const bool epoch_done = progress_.step % steps_per_epoch() == 0;
+  const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
+  progress_.evaluation_due = epoch_done && wanted;
 
   const std::vector<std::pair<std::string, double>> values = {{"loss", total},
                                                               {"loss_rpn_cls", losses.rpn_cls.item()},
@@ -288,6 +291,7 @@ void Trainer::evaluate(std::int64_t epoch) {
       [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
   line_.clear();
   if (result.stopped) return;
+  progress_.evaluation_due = false;
   std::printf("\nepoch %lld of %d\n%s", static_cast<long long>(epoch + 1), config_.epochs, result.table.c_str());
   std::fflush(stdout);
   log("eval", result.values);
