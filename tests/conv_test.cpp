@@ -91,6 +91,10 @@ const std::vector<Case> cases = {
     {2, 33, 30, 16, 32, 3, 3, {.padding = 1, .relu = true}},
     {1, 10, 10, 64, 128, 3, 3, {.stride = 2, .padding = 1, .relu = true}},
     {1, 9, 12, 512, 15, 1, 1, {}},
+    {2, 70, 9, 3, 16, 3, 3, {.padding = 1, .relu = true}},
+    {1, 67, 21, 5, 48, 7, 5, {.stride = 2, .padding = 3, .relu = true}},
+    {1, 6, 8, 1, 32, 4, 2, {.stride = 3}},
+    {2, 4, 5, 2, 16, 3, 3, {.stride = 4, .padding = 3}},
 };
 
 // Winograd's transforms divide by 24, so they are not exact: the error is kept below a few parts in a million of the largest

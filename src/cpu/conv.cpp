@@ -1,9 +1,13 @@
 #include "shrike/ops/conv.hpp"
 
+#include <utility>
+
 #include "columns.hpp"
+#include "few_channels.hpp"
 #include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/elementwise.hpp"
+#include "shrike/ops/linear.hpp"
 #include "winograd.hpp"
 
 namespace shrike::kernels {
@@ -16,6 +20,9 @@ Convolution convolution(const Conv2dSizes& z, Pass pass, bool bias) {
           z.q,         z.stride,    z.padding,  z.dilation, z.groups, pass, bias, z.relu && pass == Pass::forward,
           Layout::any, Layout::any, Layout::any};
 }
+
+// Whether y is x, its pixels as rows, times the weights.
+bool is_product(const Conv2dSizes& z) { return z.r == 1 && z.s == 1 && z.stride == 1 && z.padding == 0 && z.groups == 1; }
 
 // An operand in the primitive's layout: as it is, or a reordered copy.
 class Operand {
@@ -53,6 +60,9 @@ class Result {
 
 void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
   if (sizes.n == 0) return;
+  if (is_product(sizes)) {
+    return linear_forward(Cpu{}, {sizes.n * sizes.p * sizes.q, sizes.c, sizes.k, sizes.relu}, x, weight, bias, y);
+  }
   if (winograd::fits(sizes)) return winograd::forward(sizes, x, weight, bias, y);
   const Convolution key = convolution(sizes, Pass::forward, bias != nullptr);
   const auto conv = primitive(key);
@@ -70,13 +80,19 @@ void conv2d_backward(Cpu, const Conv2dSizes& sizes, const float* x, const float*
     if (dbias != nullptr) std::fill_n(dbias, sizes.k, 0.0f);
     return;
   }
-  if (winograd::fits(sizes)) {
-    const float* mask = sizes.relu ? y : nullptr;
-    if (dx != nullptr) winograd::backward_data(sizes, weight, mask, dy, dx);
-    if (dweight != nullptr) return winograd::backward_weight(sizes, x, mask, dy, dweight, dbias);
-    dx = nullptr;
-    if (dbias == nullptr) return;
+  if (is_product(sizes)) {
+    return linear_backward(Cpu{}, {sizes.n * sizes.p * sizes.q, sizes.c, sizes.k, sizes.relu}, x, weight, y, dy, dx, dweight,
+                           dbias);
   }
+  const float* mask = sizes.relu ? y : nullptr;
+  if (winograd::fits(sizes)) {
+    if (dx != nullptr) winograd::backward_data(sizes, weight, mask, dy, std::exchange(dx, nullptr));
+    if (dweight != nullptr) return winograd::backward_weight(sizes, x, mask, dy, dweight, dbias);
+  } else if (few_channels::fits(sizes)) {
+    if (dx != nullptr) few_channels::backward_data(sizes, weight, mask, dy, std::exchange(dx, nullptr));
+    if (dweight != nullptr) return few_channels::backward_weight(sizes, x, mask, dy, dweight, dbias);
+  }
+  if (dx == nullptr && dweight == nullptr && dbias == nullptr) return;
   const std::int64_t count = sizes.n * sizes.p * sizes.q * sizes.k;
   Scratch masked;
   if (sizes.relu) {

@@ -1,5 +1,8 @@
 #include "shrike/ops/linear.hpp"
 
+#include <algorithm>
+#include <limits>
+
 #include "columns.hpp"
 #include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
@@ -8,8 +11,17 @@
 namespace shrike::kernels {
 namespace {
 
-void multiply(const onednn::Product& key, const float* a, const float* b, const float* bias, float* y) {
-  onednn::execute(key, *onednn::primitive(key), a, b, bias, y);
+// What is added to a matrix product's rows: a bias, and the clamp of ReLU.
+void finish(std::int64_t rows, std::int64_t out, const float* bias, bool relu, float* y) {
+  if (bias == nullptr && !relu) return;
+  const float floor = relu ? 0.0f : -std::numeric_limits<float>::infinity();
+  parallel_for(rows, std::max<std::int64_t>(1, (1 << 15) / out), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* __restrict to = y + row * out;
+      for (std::int64_t i = 0; bias != nullptr && i < out; ++i) to[i] += bias[i];
+      for (std::int64_t i = 0; i < out; ++i) to[i] = to[i] < floor ? floor : to[i];
+    }
+  });
 }
 
 }  // namespace
@@ -17,7 +29,8 @@ void multiply(const onednn::Product& key, const float* a, const float* b, const 
 void linear_forward(Cpu, const LinearSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
   const auto [rows, in, out, relu] = sizes;
   if (rows == 0) return;
-  multiply({rows, out, in, in, 1, 1, in, bias != nullptr, relu}, x, weight, bias, y);
+  onednn::multiply(false, true, rows, out, in, x, weight, y);
+  finish(rows, out, bias, relu, y);
 }
 
 void linear_backward(Cpu, const LinearSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,
@@ -34,8 +47,8 @@ void linear_backward(Cpu, const LinearSizes& sizes, const float* x, const float*
     relu_backward(Cpu{}, rows * out, y, dy, masked.data());
     dy = masked.data();
   }
-  if (dx != nullptr) multiply({rows, in, out, out, 1, in, 1, false, false}, dy, weight, nullptr, dx);
-  if (dweight != nullptr) multiply({out, in, rows, 1, out, in, 1, false, false}, dy, x, nullptr, dweight);
+  if (dx != nullptr) onednn::multiply(false, false, rows, in, out, dy, weight, dx);
+  if (dweight != nullptr) onednn::multiply(true, false, out, in, rows, dy, x, dweight);
   if (dbias != nullptr) column_sums(rows, out, dy, dbias);
 }
 

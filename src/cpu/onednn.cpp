@@ -168,17 +168,6 @@ Primitive make_convolution(const Convolution& key) {
   });
 }
 
-Primitive make_product(const Product& key) {
-  return translate("matmul", [&] {
-    const auto a = plain({key.m, key.k}, {key.a_row, key.a_column});
-    const auto b = plain({key.k, key.n}, {key.b_row, key.b_column});
-    const auto y = plain({key.m, key.n}, {key.n, 1});
-    const auto bias = key.bias ? plain({1, key.n}, {key.n, 1}) : memory::desc();
-    const auto desc = describe<dnnl::matmul>(attributes(key.relu), a, b, bias, y);
-    return Primitive{dnnl::matmul(desc), a, b, y, bias, desc.scratchpad_desc(), a, b, y};
-  });
-}
-
 memory wrap(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
 
 void run(const char* what, const Primitive& primitive, std::unordered_map<int, memory> arguments) {
@@ -197,11 +186,6 @@ std::shared_ptr<const Primitive> primitive(const Convolution& key) {
   return cache.get(key, make_convolution);
 }
 
-std::shared_ptr<const Primitive> primitive(const Product& key) {
-  static Cache<Product> cache;
-  return cache.get(key, make_product);
-}
-
 void execute(const Convolution& key, const Primitive& primitive, const float* x, const float* weight, const float* bias,
              const float* y) {
   const bool forward = key.pass == Pass::forward;
@@ -215,12 +199,12 @@ void execute(const Convolution& key, const Primitive& primitive, const float* x,
   run("convolution", primitive, std::move(arguments));
 }
 
-void execute(const Product& key, const Primitive& primitive, const float* a, const float* b, const float* bias, float* y) {
-  std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, wrap(primitive.x, a)},
-                                            {DNNL_ARG_WEIGHTS, wrap(primitive.weight, b)},
-                                            {DNNL_ARG_DST, wrap(primitive.y, y)}};
-  if (key.bias) arguments.emplace(DNNL_ARG_BIAS, wrap(primitive.bias, bias));
-  run("matmul", primitive, std::move(arguments));
+void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+              const float* b, float* y) {
+  const dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a,
+                                          transpose_a ? m : k, b, transpose_b ? k : n, 0.0f, y, n);
+  SHRIKE_CHECK(status == dnnl_success, "oneDNN matrix product of ", m, "x", k, " and ", k, "x", n, ": status ",
+               static_cast<int>(status));
 }
 
 void reorder(const memory::desc& from, const float* source, const memory::desc& to, float* target) {

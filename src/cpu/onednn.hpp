@@ -50,14 +50,6 @@ struct Convolution {
   friend auto operator<=>(const Convolution&, const Convolution&) = default;
 };
 
-// y [m, n] = a [m, k] * b [k, n] + bias [n], each matrix given by its strides.
-struct Product {
-  std::int64_t m, n, k;
-  std::int64_t a_row, a_column, b_row, b_column;
-  bool bias, relu;
-  friend auto operator<=>(const Product&, const Product&) = default;
-};
-
 // A ready primitive. The descriptions are of x (or dx), weight (or dweight), y (or dy).
 struct Primitive {
   dnnl::primitive handle;
@@ -67,12 +59,14 @@ struct Primitive {
 
 // From a bounded cache; least recently used ones are dropped. Thread-safe.
 std::shared_ptr<const Primitive> primitive(const Convolution& key);
-std::shared_ptr<const Primitive> primitive(const Product& key);
 
 // Runs a primitive. Pointers not used are null. Throws Error with oneDNN's message.
 void execute(const Convolution& key, const Primitive& primitive, const float* x, const float* weight, const float* bias,
              const float* y);
-void execute(const Product& key, const Primitive& primitive, const float* a, const float* b, const float* bias, float* y);
+
+// y [m, n] = a * b, a being [m, k], or with transpose_a kept as [k, m], and b [k, n], or with transpose_b kept as [n, k].
+void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+              const float* b, float* y);
 
 // Copies between layouts.
 void reorder(const dnnl::memory::desc& from, const float* source, const dnnl::memory::desc& to, float* target);

@@ -1,4 +1,4 @@
-// The inner loops of Winograd's convolution F(4x4, 3x3): vectors over channels, one-dimensional transforms, matrix products.
+// The one-dimensional transforms of Winograd's convolution F(4x4, 3x3), on vectors over channels.
 //
 // After Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), but with the points 0, +-a, +-b and
 // infinity, a = sqrt(1/2), b = sqrt(2), which halve the error that their 0, +-1, +-2 and infinity make:
@@ -6,33 +6,15 @@
 // and, since every step is linear, the gradient of g is G^T [(A dy A^T) * (B^T d B)] G.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
+#include "simd.hpp"
 
 namespace shrike::winograd {
 
-#if defined(__AVX512F__)
-constexpr int lanes = 16;
-constexpr int max_rows = 14;  // of a product's tile in registers: 28 of 32 hold sums
-constexpr int gradient_rows = 8;
-#else
-constexpr int lanes = 8;
-constexpr int max_rows = 6;  // 12 of 16
-constexpr int gradient_rows = 4;
-#endif
-constexpr int panel = 2 * lanes;  // columns of a product's tile
+using namespace simd;
+
 constexpr int points = 36;
 constexpr float root_half = 0.70710678f;
 constexpr float root_two = 1.41421356f;
-
-typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
-
-inline Vector load(const float* from) {
-  Vector result;
-  std::memcpy(&result, from, sizeof(result));
-  return result;
-}
-inline void store(float* to, const Vector& value) { std::memcpy(to, &value, sizeof(value)); }
 
 // Each transforms a line: in[i * S] to out[i * T].
 template <int S, int T> inline void input_line(const Vector* in, Vector* out) {  // B^T
@@ -90,79 +72,5 @@ template <int S, int T> inline void weight_gradient_line(const Vector* in, Vecto
 
 // One element of a sum: the weights with which the lines of A add up to (1, 1, 1, 1).
 constexpr float line_sum[6] = {0.0f, (1 + root_two) / 3, (1 - root_two) / 3, (1 + root_half) / 6, (1 - root_half) / 6, 0.0f};
-
-// m [R, N vectors] = v [R, depth] u [depth, N vectors], the rows of v and m at their strides.
-template <int R, int N> inline void multiply_tile(std::int64_t depth, const float* __restrict v, std::int64_t v_stride,
-                                                  const float* __restrict u, float* __restrict m, std::int64_t m_stride) {
-  Vector sums[R][N] = {};
-  for (std::int64_t i = 0; i < depth; ++i) {
-    Vector row[N];
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) row[n] = load(u + (i * N + n) * lanes);
-#pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[r][n] += v[r * v_stride + i] * row[n];
-    }
-  }
-#pragma GCC unroll 14
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(m + r * m_stride + n * lanes, sums[r][n]);
-  }
-}
-
-// The same for any number of rows: as many full tiles as there are, and one for the rest.
-template <int N, int R = max_rows> inline void multiply_rest(std::int64_t rows, std::int64_t depth, const float* v,
-                                                             std::int64_t v_stride, const float* u, float* m,
-                                                             std::int64_t m_stride) {
-  if constexpr (R > 0) {
-    if (rows == R) {
-      multiply_tile<R, N>(depth, v, v_stride, u, m, m_stride);
-    } else {
-      multiply_rest<N, R - 1>(rows, depth, v, v_stride, u, m, m_stride);
-    }
-  }
-}
-
-// Rows are spread evenly over the tiles: 15 are 8 and 7 rather than 14 and 1.
-template <int N> inline void multiply_rows(std::int64_t rows, std::int64_t depth, const float* v, std::int64_t v_stride,
-                                           const float* u, float* m, std::int64_t m_stride) {
-  const std::int64_t tiles = (rows + max_rows - 1) / max_rows;
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    const std::int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
-    multiply_rest<N>(end - begin, depth, v + begin * v_stride, v_stride, u, m + begin * m_stride, m_stride);
-  }
-}
-
-// w [R, N vectors] (+)= left [depth, R]^T right [depth, N vectors]: the rows of left are `lanes` wide, those of right N
-// vectors.
-template <int R, int N> inline void accumulate_tile(std::int64_t depth, const float* __restrict left,
-                                                    const float* __restrict right, bool add, float* __restrict w,
-                                                    std::int64_t w_stride) {
-  Vector sums[R][N] = {};
-  if (add) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[r][n] = load(w + r * w_stride + n * lanes);
-    }
-  }
-  for (std::int64_t i = 0; i < depth; ++i) {
-    Vector column[N];
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) column[n] = load(right + (i * N + n) * lanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[r][n] += left[i * lanes + r] * column[n];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(w + r * w_stride + n * lanes, sums[r][n]);
-  }
-}
 
 }  // namespace shrike::winograd
