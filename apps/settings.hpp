@@ -18,7 +18,7 @@ struct OptionAdder {
   std::string group;
 
   template <class T> void operator()(const std::string& name, T& value, const std::string& help) {
-    app.add_option("--" + name, value, help)->capture_default_str()->group(group);
+    app.add_option("--" + name, value, help)->capture_default_str()->group(group)->take_last();
   }
   void operator()(const std::string& name, bool& value, const std::string& help) {
     app.add_flag("--" + name + ",!--no-" + name, value, help)->capture_default_str()->group(group);

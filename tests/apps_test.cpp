@@ -130,13 +130,20 @@ TEST_CASE("a run that was killed or stopped goes on to the same weights") {
   std::string arguments = training(name, "--save-every 5");
   int interruptions = 0;
   for (;;) {
+    sigset_t term, before;  // held back until the child has left the test framework's handler behind
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, &before);
     const pid_t child = fork();
     if (child == 0) {
+      signal(SIGTERM, SIG_DFL);
+      sigprocmask(SIG_SETMASK, &before, nullptr);
       freopen("/dev/null", "w", stderr);
       freopen("/dev/null", "w", stdout);
       execl("/bin/sh", "sh", "-c", ("exec " + binary("train_frcnn") + " " + arguments).c_str(), nullptr);
       _exit(127);
     }
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     const bool interrupt = interruptions < 3;
     if (interrupt) {  // once it has got further than the last time
       const std::string log = workplace().path(name) + "/metrics.jsonl";
