@@ -99,7 +99,19 @@ inline TrainConfig preset(const std::string& name) {
     config.drop_bad_boxes = true;
     config.model.width = 16;
     config.model.batch_norm = true;
+    config.lr = 0.015;
+    config.schedule = "cosine";
     config.model.min_size = 300;
+    config.model.anchor_sizes = {24, 48, 96, 192};  // platelets are 25 pixels wide at this size
+    config.model.rpn_positive_iou = 0.5;            // few anchors fit small boxes better
+    config.model.roi_batch = 256;
+    config.model.classes = {"RBC", "WBC", "Platelets"};
+  } else if (name == "bccd_resnet18") {
+    config.drop_bad_boxes = true;
+    config.epochs = 6;
+    config.model.backbone = "resnet18";
+    config.model.frozen_stages = 2;
+    config.model.min_size = 480;
     config.model.anchor_sizes = {32, 64, 128, 256};
     config.model.classes = {"RBC", "WBC", "Platelets"};
   } else if (name == "voc07_vgg16") {
@@ -116,7 +128,7 @@ inline TrainConfig preset(const std::string& name) {
     config.model.train_post_nms = 2000;
     config.model.classes = voc_classes();
   } else {
-    fail("preset '", name, "': expected shapes, bccd or voc07_vgg16");
+    fail("preset '", name, "': expected shapes, bccd, bccd_resnet18 or voc07_vgg16");
   }
   return config;
 }

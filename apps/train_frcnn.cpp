@@ -26,7 +26,8 @@ struct Arguments {
 };
 
 void add_options(CLI::App& app, Arguments& arguments) {
-  app.add_option("--preset", arguments.config.preset, "shapes, bccd or voc07_vgg16: where all other settings start from")
+  app.add_option("--preset", arguments.config.preset,
+                 "shapes, bccd, bccd_resnet18 or voc07_vgg16: where all other settings start from")
       ->capture_default_str();
   app.add_flag("--resume", arguments.resume, "go on with the run in the --run folder, with its settings")->configurable(false);
   app.set_config("--config", "", "read settings from this TOML file; the command line wins");
