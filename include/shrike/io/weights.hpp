@@ -13,7 +13,6 @@
 
 namespace shrike {
 
-
 enum class WeightLayout {
   torchvision,  // OIHW; a flattened linear weight is (out, C*H*W)
   shrike,       // as in memory
