@@ -1,12 +1,12 @@
 // A small VOC folder for tests, made line by line, and where the real data lie.
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
 
+#include "paths.hpp"
 #include "shrike/data/image.hpp"
 #include "temporary_folder.hpp"
 
@@ -51,13 +51,10 @@ class VocFolder {
   TemporaryFolder folder_;
 };
 
-// Where the data sets that are not part of the project lie: $SHRIKE_DATA, or shared/data beside the source tree. Nothing when
-// absent.
+// The folder of a data set that is not part of the project; nothing when absent.
 inline std::optional<std::string> real_data(const std::string& name) {
-  const char* set = std::getenv("SHRIKE_DATA");
-  const std::filesystem::path source = std::filesystem::path(__FILE__).parent_path().parent_path();
-  const std::filesystem::path folder = (set ? std::filesystem::path(set) : source.parent_path() / "shared" / "data") / name;
+  const std::string folder = shared_data_path(name);
   std::error_code error;
-  if (std::filesystem::is_directory(folder, error)) return folder.string();
+  if (std::filesystem::is_directory(folder, error)) return folder;
   return std::nullopt;
 }
