@@ -80,21 +80,24 @@ inline TrainConfig preset(const std::string& name) {
   TrainConfig config;
   config.preset = name;
   if (name == "shapes") {
-    config.epochs = 6;
-    config.lr = 0.01;
+    config.epochs = 14;
+    config.eval_every = 2;
+    config.lr = 0.02;
+    config.schedule = "cosine";
     config.weight_decay = 1e-4;
     config.model.backbone = "vgg11";
-    config.model.width = 12;
+    config.model.width = 16;
     config.model.batch_norm = true;
     config.model.head_width = 256;
     config.model.min_size = 192;
     config.model.max_size = 320;
     config.model.anchor_sizes = {24, 48, 96};
+    config.model.rpn_positive_iou = 0.5;
     config.model.train_pre_nms = 1000;
     config.model.train_post_nms = 300;
-    config.model.roi_batch = 64;
     config.model.test_pre_nms = 1000;
     config.model.test_post_nms = 100;
+    config.model.score_threshold = 0.01;
   } else if (name == "bccd") {
     config.drop_bad_boxes = true;
     config.model.width = 16;
