@@ -16,9 +16,9 @@ namespace {
 using namespace onednn;
 
 Convolution convolution(const Conv2dSizes& z, Pass pass, bool bias) {
-  return {z.n,         z.h,         z.w,        z.c,        z.k,      z.r,  z.s,  z.p,
-          z.q,         z.stride,    z.padding,  z.dilation, z.groups, pass, bias, z.relu && pass == Pass::forward,
-          Layout::any, Layout::any, Layout::any};
+  return {z.n,         z.h,         z.w,         z.c,        z.k,      z.r,  z.s,  z.p,
+          z.q,         z.stride,    z.padding,   z.dilation, z.groups, pass, bias, z.relu && pass == Pass::forward,
+          Layout::any, Layout::any, Layout::any, false};
 }
 
 // Whether y is x, its pixels as rows, times the weights.

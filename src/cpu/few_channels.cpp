@@ -16,12 +16,27 @@ using onednn::Scratch;
 
 Scratch floats(std::int64_t count) { return Scratch(static_cast<std::size_t>(count) * sizeof(float)); }
 
-// One row of gradients [q, k], zero where the output is not positive.
-void masked_row(const Conv2dSizes& z, const float* y, const float* dy, std::int64_t row, float* __restrict to) {
+// One row of gradients [q, k]: as it is, or with zeros where the output is not positive, in `copy`.
+const float* gradient_row(const Conv2dSizes& z, const float* y, const float* dy, std::int64_t row, float* __restrict copy) {
   const std::int64_t n = z.q * z.k;
   const float* __restrict gradient = dy + row * n;
-  const float* __restrict output = y == nullptr ? gradient : y + row * n;
-  for (std::int64_t i = 0; i < n; ++i) to[i] = y == nullptr || output[i] > 0.0f ? gradient[i] : 0.0f;
+  if (y == nullptr) return gradient;
+  const float* __restrict output = y + row * n;
+  for (std::int64_t i = 0; i < n; ++i) copy[i] = output[i] > 0.0f ? gradient[i] : 0.0f;
+  return copy;
+}
+
+// sums [k] += the columns' sums of x [rows, k].
+void add_columns(std::int64_t rows, std::int64_t k, const float* x, float* sums) {
+  for (std::int64_t i = 0; i < k; i += lanes) {
+    Vector even{}, odd{};
+    for (std::int64_t row = 0; row + 1 < rows; row += 2) {
+      even += load(x + row * k + i);
+      odd += load(x + (row + 1) * k + i);
+    }
+    if (rows % 2 != 0) even += load(x + (rows - 1) * k + i);
+    store(sums + i, load(sums + i) + (even + odd));
+  }
 }
 
 // sums [taps, N vectors] += x^T dy over a row of outputs, in even tiles of at most max_taps taps.
@@ -60,16 +75,14 @@ void backward_weight(const Conv2dSizes& z, const float* x, const float* y, const
   parallel_for(parts, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t part = first; part < last; ++part) {
       float* sums = scratch.data() + part * each;
-      float* __restrict bias = sums + sums_size;
-      float* gradients = bias + z.k;
-      float* line = gradients + z.q * z.k;
+      float* bias = sums + sums_size;
+      float* copy = bias + z.k;
+      float* line = copy + z.q * z.k;
       std::fill_n(sums, sums_size + z.k, 0.0f);
       std::fill_n(line, width, 0.0f);
       for (std::int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
-        masked_row(z, y, dy, row, gradients);
-        for (std::int64_t q = 0; q < z.q && dbias != nullptr; ++q) {
-          for (std::int64_t k = 0; k < z.k; ++k) bias[k] += gradients[q * z.k + k];
-        }
+        const float* gradients = gradient_row(z, y, dy, row, copy);
+        if (dbias != nullptr) add_columns(z.q, z.k, gradients, bias);
         for (std::int64_t r = 0; r < z.r; ++r) {
           const std::int64_t h = row % z.p * z.stride - z.padding + r;
           if (h < 0 || h >= z.h) continue;
@@ -120,8 +133,8 @@ void backward_data(const Conv2dSizes& z, const float* weight, const float* y, co
   }
   parallel_for(parts, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t part = first; part < last; ++part) {
-      float* gradients = packed + z.k * columns + part * each;
-      float* products = gradients + z.q * z.k;
+      float* copy = packed + z.k * columns + part * each;
+      float* products = copy + z.q * z.k;
       float* sums = products + z.q * columns;
       for (std::int64_t job = z.n * blocks * part / parts; job < z.n * blocks * (part + 1) / parts; ++job) {
         const std::int64_t image = job / blocks, begin = job % blocks * block, end = std::min(begin + block, z.h);
@@ -130,7 +143,7 @@ void backward_data(const Conv2dSizes& z, const float* weight, const float* y, co
         for (std::int64_t p = above <= 0 ? 0 : (above + z.stride - 1) / z.stride; p < z.p; ++p) {
           const std::int64_t top = p * z.stride - z.padding;
           if (top >= end) break;
-          masked_row(z, y, dy, image * z.p + p, gradients);
+          const float* gradients = gradient_row(z, y, dy, image * z.p + p, copy);
           for (std::int64_t column = 0; column < columns; column += panel) {
             multiply_rows<2>(z.q, z.k, gradients, z.k, packed + column * z.k, products + column, columns);
           }

@@ -137,9 +137,9 @@ template <class F> auto with_convolution(const Convolution& key, const F& f) {
   const Dims strides{key.stride, key.stride}, padding{key.padding, key.padding}, dilation{key.dilation - 1, key.dilation - 1};
   const Dims end{(key.p - 1) * key.stride + key.dilation * (key.r - 1) + 1 - key.h - key.padding,
                  (key.q - 1) * key.stride + key.dilation * (key.s - 1) + 1 - key.w - key.padding};
-  constexpr auto direct = dnnl::algorithm::convolution_direct;
+  const auto algorithm = key.winograd ? dnnl::algorithm::convolution_winograd : dnnl::algorithm::convolution_direct;
   const auto forward = [&](dnnl::prop_kind kind, const primitive_attr& attr) {
-    return describe<dnnl::convolution_forward>(attr, kind, direct, x, weight, plain_desc.bias, y, strides, dilation, padding,
+    return describe<dnnl::convolution_forward>(attr, kind, algorithm, x, weight, plain_desc.bias, y, strides, dilation, padding,
                                                end);
   };
   if (key.pass == Pass::forward) {
@@ -148,11 +148,11 @@ template <class F> auto with_convolution(const Convolution& key, const F& f) {
   }
   const auto hint = forward(dnnl::prop_kind::forward_training, attributes(false));
   if (key.pass == Pass::backward_data) {
-    const auto desc = describe_backward<dnnl::convolution_backward_data>(hint, attributes(false), direct, x, weight, y, strides,
-                                                                         dilation, padding, end);
+    const auto desc = describe_backward<dnnl::convolution_backward_data>(hint, attributes(false), algorithm, x, weight, y,
+                                                                         strides, dilation, padding, end);
     return f(desc, dnnl::convolution_backward_data(desc), desc.diff_src_desc(), desc.weights_desc(), desc.diff_dst_desc());
   }
-  const auto desc = describe_backward<dnnl::convolution_backward_weights>(hint, attributes(false), direct, x, weight,
+  const auto desc = describe_backward<dnnl::convolution_backward_weights>(hint, attributes(false), algorithm, x, weight,
                                                                           plain_desc.bias, y, strides, dilation, padding, end);
   return f(desc, dnnl::convolution_backward_weights(desc), desc.src_desc(), desc.diff_weights_desc(), desc.diff_dst_desc());
 }
@@ -220,10 +220,9 @@ void reorder(const memory::desc& from, const float* source, const memory::desc& 
   });
 }
 
-std::string implementation(const Convolution& key) {
-  return with_convolution(key, [](const auto& desc, const auto&, const auto&, const auto&, const auto&) {
-    return std::string(desc.impl_info_str());
-  });
+std::string version() {
+  const dnnl_version_t* linked = dnnl_version();
+  return message(linked->major, ".", linked->minor, ".", linked->patch);
 }
 
 }  // namespace shrike::onednn

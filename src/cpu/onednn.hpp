@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "shrike/core/allocator.hpp"
 
@@ -47,6 +48,7 @@ struct Convolution {
   Pass pass;
   bool bias, relu;  // of the forward pass; backward_weight computes a bias gradient with `bias`
   Layout x, weight, y;
+  bool winograd = false;  // by oneDNN's own Winograd algorithm, where it has one, instead of directly
   friend auto operator<=>(const Convolution&, const Convolution&) = default;
 };
 
@@ -71,7 +73,7 @@ void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n
 // Copies between layouts.
 void reorder(const dnnl::memory::desc& from, const float* source, const dnnl::memory::desc& to, float* target);
 
-// The name of the implementation oneDNN chose, for benchmarks.
-std::string implementation(const Convolution& key);
+// "2.6.3"
+std::string version();
 
 }  // namespace shrike::onednn

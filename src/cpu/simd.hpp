@@ -68,17 +68,16 @@ template <int N> inline void multiply_rows(std::int64_t rows, std::int64_t depth
   }
 }
 
-// w [R, N vectors] (+)= left [depth, R]^T right [depth, N vectors], the rows of left, right and w at their strides.
+// w [R, N vectors] (+)= left [depth, R]^T right [depth, N vectors], the rows of left, right and w at their strides. w is
+// fetched while the products are summed.
 template <int R, int N> inline void accumulate_tile(std::int64_t depth, const float* __restrict left, std::int64_t left_stride,
                                                     const float* __restrict right, std::int64_t right_stride, bool add,
                                                     float* __restrict w, std::int64_t w_stride) {
   Vector sums[R][N] = {};
-  if (add) {
 #pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
+  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[r][n] = load(w + r * w_stride + n * lanes);
-    }
+    for (int n = 0; n < N; ++n) __builtin_prefetch(w + r * w_stride + n * lanes, 1);
   }
   for (std::int64_t i = 0; i < depth; ++i) {
     Vector column[N];
@@ -93,7 +92,10 @@ template <int R, int N> inline void accumulate_tile(std::int64_t depth, const fl
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(w + r * w_stride + n * lanes, sums[r][n]);
+    for (int n = 0; n < N; ++n) {
+      float* to = w + r * w_stride + n * lanes;
+      store(to, add ? load(to) + sums[r][n] : sums[r][n]);
+    }
   }
 }
 

@@ -130,11 +130,11 @@ void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float*
              .y = y,
              .dy = dy};
   const std::int64_t tiles = g.out.count();
-  // Where dU is small, every thread sums its own over blocks that stay in its cache; else all share one, and larger blocks.
+  // Where dU is small and tiles are many, every thread sums its own over blocks that stay in its cache; else all share one.
   const std::int64_t w_bytes = points * z.c * z.k * 4;
-  const bool own = w_bytes <= 3 << 20;
-  const std::int64_t parts = own ? std::min<std::int64_t>(num_threads(), (tiles + 31) / 32) : 1;
-  const std::int64_t block = std::min<std::int64_t>(own ? (w_bytes <= 1 << 20 ? 32 : 64) : 256, (tiles + parts - 1) / parts);
+  const bool own = w_bytes <= 3 << 20 && tiles >= 64 * num_threads();
+  const std::int64_t parts = own ? num_threads() : 1;
+  const std::int64_t block = std::min<std::int64_t>(own ? (w_bytes <= 1 << 20 ? 32 : 64) : 96, (tiles + parts - 1) / parts);
   g.v_stride = block * z.c + gap;
   g.m_stride = block * z.k + gap;
   g.w_stride = z.c * z.k + gap;
