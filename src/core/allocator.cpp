@@ -35,8 +35,7 @@ void* CachingAllocator::allocate(std::size_t bytes) {
       trim(stats_.cached);
       block = raw_allocate(size);
     }
-    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use,
-                 " bytes held by live tensors");
+    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use, " bytes held by live tensors");
   }
   live_[block] = size;
   stats_.in_use += size;

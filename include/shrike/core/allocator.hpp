@@ -17,10 +17,10 @@ struct MemoryStats {
   std::size_t peak = 0;    // greatest in_use + cached so far
 };
 
-// Best-fit cache of freed blocks over a source of raw memory. Requests are rounded up to size classes at most 1/8 apart and may be
-// served by a block up to 1/4 larger, so images of a thousand different sizes share blocks. Blocks that no request fits are given
-// back before live and cached bytes together pass 5/4 of what live tensors have needed at their peak (and 64 MiB): the cache never
-// makes a process much larger than its tensors. Thread-safe.
+// Best-fit cache of freed blocks over a source of raw memory. Requests are rounded up to size classes at most 1/8 apart and may
+// be served by a block up to 1/4 larger, so images of a thousand different sizes share blocks. Blocks that no request fits are
+// given back before live and cached bytes together pass 5/4 of what live tensors have needed at their peak (and 64 MiB): the
+// cache never makes a process much larger than its tensors. Thread-safe.
 class CachingAllocator {
  public:
   virtual ~CachingAllocator() = default;
