@@ -64,6 +64,7 @@ void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* 
     return linear_forward(Cpu{}, {sizes.n * sizes.p * sizes.q, sizes.c, sizes.k, sizes.relu}, x, weight, bias, y);
   }
   if (winograd::fits(sizes)) return winograd::forward(sizes, x, weight, bias, y);
+  if (few_channels::forward_fits(sizes)) return few_channels::forward(sizes, x, weight, bias, y);
   const Convolution key = convolution(sizes, Pass::forward, bias != nullptr);
   const auto conv = primitive(key);
   Operand x_in(conv->plain_x, x, conv->x);

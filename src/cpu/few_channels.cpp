@@ -53,6 +53,58 @@ template <int N, int R = max_taps> void add_taps(std::int64_t taps, std::int64_t
   }
 }
 
+// The convolution of a row of outputs: for each row of the kernel there is a line, the row of inputs that it meets with its
+// padding.
+struct Line {
+  std::int64_t line_stride;  // floats from one line to the next
+  std::int64_t step;         // floats from one output's inputs to the next one's
+  std::int64_t rows, taps;   // of the kernel: r, and s * c
+  std::int64_t k;
+  float floor;
+};
+
+// y [R outputs, N vectors] = bias + sum over the kernel's rows and taps, not below the floor.
+template <int R, int N> void convolve_tile(const Line& z, const float* __restrict x, const float* __restrict weights,
+                                           const float* __restrict bias, float* __restrict y) {
+  Vector sums[R][N];
+#pragma GCC unroll 14
+  for (int q = 0; q < R; ++q) {
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) sums[q][n] = load(bias + n * lanes);
+  }
+  for (std::int64_t r = 0; r < z.rows; ++r) {
+    const float* __restrict from = x + r * z.line_stride;
+    for (std::int64_t i = 0; i < z.taps; ++i, weights += N * lanes) {
+      Vector row[N];
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) row[n] = load(weights + n * lanes);
+#pragma GCC unroll 14
+      for (int q = 0; q < R; ++q) {
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) sums[q][n] += from[q * z.step + i] * row[n];
+      }
+    }
+  }
+#pragma GCC unroll 14
+  for (int q = 0; q < R; ++q) {
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) {
+      store(y + q * z.k + n * lanes, sums[q][n] < z.floor ? Vector{} + z.floor : sums[q][n]);
+    }
+  }
+}
+
+template <int N, int R = max_rows>
+void convolve_rest(std::int64_t outputs, const Line& z, const float* x, const float* weights, const float* bias, float* y) {
+  if constexpr (R > 0) {
+    if (outputs == R) {
+      convolve_tile<R, N>(z, x, weights, bias, y);
+    } else {
+      convolve_rest<N, R - 1>(outputs, z, x, weights, bias, y);
+    }
+  }
+}
+
 }  // namespace
 
 bool fits(const Conv2dSizes& z) {
@@ -63,6 +115,54 @@ bool fits(const Conv2dSizes& z) {
   return false;
 #endif
 }
+
+void forward(const Conv2dSizes& z, const float* x, const float* weight, const float* bias, float* y) {
+  const std::int64_t rows = z.n * z.p, taps = z.s * z.c, width = (z.w + 2 * z.padding) * z.c;
+  const std::int64_t parts = std::min<std::int64_t>(num_threads(), rows);
+  const Scratch scratch = floats(z.k * (z.r * taps + 1) + parts * z.r * width);
+  float* packed = scratch.data();  // [k / panel][r * taps][panel]
+  float* biases = packed + z.k * z.r * taps;
+  float* lines = biases + z.k;
+  for (std::int64_t k = 0; k < z.k; ++k) {
+    const std::int64_t start = k / panel * panel, columns = std::min<std::int64_t>(panel, z.k - start);
+    for (std::int64_t tap = 0; tap < z.r * taps; ++tap) {
+      packed[start * z.r * taps + tap * columns + k - start] = weight[k * z.r * taps + tap];
+    }
+    biases[k] = bias == nullptr ? 0.0f : bias[k];
+  }
+  parallel_for(parts, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t part = first; part < last; ++part) {
+      float* own = lines + part * z.r * width;
+      const Line line{width, z.stride * z.c, z.r, taps, z.k, z.relu ? 0.0f : -__builtin_inff()};
+      std::fill_n(own, z.r * width, 0.0f);
+      for (std::int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
+        for (std::int64_t r = 0; r < z.r; ++r) {
+          const std::int64_t h = row % z.p * z.stride - z.padding + r;
+          float* to = own + r * width + z.padding * z.c;
+          if (h >= 0 && h < z.h) {
+            std::copy_n(x + (row / z.p * z.h + h) * z.w * z.c, z.w * z.c, to);
+          } else {
+            std::fill_n(to, z.w * z.c, 0.0f);
+          }
+        }
+        const std::int64_t tiles = (z.q + max_rows - 1) / max_rows;
+        for (std::int64_t tile = 0; tile < tiles; ++tile) {
+          const std::int64_t q = z.q * tile / tiles, count = z.q * (tile + 1) / tiles - q;
+          for (std::int64_t k = 0; k < z.k; k += panel) {
+            float* to = y + (row * z.q + q) * z.k + k;
+            if (z.k - k >= panel) {
+              convolve_rest<2>(count, line, own + q * line.step, packed + k * z.r * taps, biases + k, to);
+            } else {
+              convolve_rest<1>(count, line, own + q * line.step, packed + k * z.r * taps, biases + k, to);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+bool forward_fits(const Conv2dSizes& z) { return lanes < 16 && fits(z); }
 
 // The s * c inputs that one kernel row meets lie side by side, so dweight [k, r, s * c] is, for each r, a product of the rows
 // of x, each s * c wide and stride * c after the one before, with those of dy. The image's rows are dealt to a fixed number of
