@@ -10,9 +10,9 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 options=(--preset shapes --epochs 2 --threads 1 --save-every 7 --eval-every 1 "$@")
 
-start=$(date +%s.%N)
+start=$(date +%s%N)
 "$bin/train_frcnn" "${options[@]}" --run "$folder/whole" >"$folder/whole.log" 2>&1
-seconds=$(echo "$(date +%s.%N) - $start" | bc)
+seconds=$(awk -v t=$(($(date +%s%N) - start)) 'BEGIN { printf "%.1f", t / 1e9 }')
 echo "undisturbed: $seconds s"
 
 killed=0
