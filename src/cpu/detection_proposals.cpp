@@ -10,15 +10,6 @@ namespace {
 
 constexpr float dropped = -std::numeric_limits<float>::infinity();
 
-Box load(const float* p) { return {p[0], p[1], p[2], p[3]}; }
-
-void store(const Box& box, float* p) {
-  p[0] = box.x1;
-  p[1] = box.y1;
-  p[2] = box.x2;
-  p[3] = box.y2;
-}
-
 BoxDelta load_delta(const float* p) { return {p[0], p[1], p[2], p[3]}; }
 
 // A box without area is too small for any min_size.
@@ -32,9 +23,9 @@ void proposal_candidates(Cpu, ProposalSizes sizes, const float* objectness, cons
                          float* boxes, float* scores) {
   parallel_for(sizes.anchors, 1 << 11, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const Box decoded = decode_box(load_delta(deltas + 4 * i), load(anchors + 4 * i), anchor_weights);
+      const Box decoded = decode_box(load_delta(deltas + 4 * i), load_box(anchors + 4 * i), anchor_weights);
       const Box box = clip_box(decoded, sizes.image_height, sizes.image_width);
-      store(box, boxes + 4 * i);
+      store_box(box, boxes + 4 * i);
       const bool stays = large_enough(box, sizes.min_size) && !std::isnan(objectness[i]);
       scores[i] = stays ? objectness[i] : dropped;
     }
@@ -51,7 +42,7 @@ void proposal_gather(Cpu, ProposalGatherSizes sizes, const std::int32_t* index, 
                      float* out_boxes, float* out_scores, std::int32_t* count) {
   std::int64_t row = 0;
   for (; row < std::min(sizes.rows, sizes.indices) && index[row] >= 0; ++row) {
-    store(load(boxes + 4 * index[row]), out_boxes + 4 * row);
+    store_box(load_box(boxes + 4 * index[row]), out_boxes + 4 * row);
     out_scores[row] = scores[index[row]];
   }
   std::fill(out_boxes + 4 * row, out_boxes + 4 * sizes.rows, 0.0f);
@@ -73,10 +64,10 @@ void detection_candidates(Cpu, DetectionSizes sizes, const float* class_logits, 
       for (std::int64_t c = 1; c < classes; ++c) {
         const std::int64_t i = p * (classes - 1) + c - 1;
         const float score = std::exp(logits[c] - greatest) / sum;
-        const Box decoded = decode_box(load_delta(deltas + 4 * (p * classes + c)), load(proposals + 4 * p), sizes.weights);
+        const Box decoded = decode_box(load_delta(deltas + 4 * (p * classes + c)), load_box(proposals + 4 * p), sizes.weights);
         const Box box = clip_box(decoded, sizes.image_height, sizes.image_width);
         const bool stays = score > sizes.score_threshold && large_enough(box, sizes.min_size);
-        store(box, boxes + 4 * i);
+        store_box(box, boxes + 4 * i);
         scores[i] = stays ? score : dropped;
         labels[i] = static_cast<std::int32_t>(c);
         stayed += stays;

@@ -16,10 +16,8 @@ struct Overlap {
   float values[chunk];
 };
 
-Box load(const float* p) { return {p[0], p[1], p[2], p[3]}; }
-
 void overlaps(std::int64_t n, const float* __restrict anchors, const Box box, float* __restrict values) {
-  for (std::int64_t i = 0; i < n; ++i) values[i] = iou(load(anchors + 4 * i), box);
+  for (std::int64_t i = 0; i < n; ++i) values[i] = iou(load_box(anchors + 4 * i), box);
 }
 
 // Calls f(first, count) for each chunk of [0, n); the chunks do not depend on the number of threads.
@@ -44,7 +42,7 @@ template <class F> void best_box(std::int64_t count, const float* anchors, std::
   std::fill(best, best + count, 0.0f);
   Overlap overlap;
   for (std::int64_t j = 0; j < boxes; ++j) {
-    overlaps(count, anchors, load(box_values + 4 * j), overlap.values);
+    overlaps(count, anchors, load_box(box_values + 4 * j), overlap.values);
     each_box(j, overlap);
     for (std::int64_t i = 0; i < count; ++i) {
       match[i] = overlap.values[i] > best[i] ? static_cast<std::int32_t>(j) : match[i];
@@ -58,7 +56,7 @@ template <class F> void best_box(std::int64_t count, const float* anchors, std::
 void rpn_match(Cpu, RpnMatchSizes sizes, const float* anchors, const float* boxes, std::int32_t* match, std::int32_t* labels,
                float* best) {
   const auto inside = [&](std::int64_t i) {
-    const Box a = load(anchors + 4 * i);
+    const Box a = load_box(anchors + 4 * i);
     return a.x1 >= -sizes.straddle && a.y1 >= -sizes.straddle && a.x2 <= sizes.image_width + sizes.straddle &&
            a.y2 <= sizes.image_height + sizes.straddle;
   };
@@ -83,7 +81,7 @@ void rpn_match(Cpu, RpnMatchSizes sizes, const float* anchors, const float* boxe
     Overlap overlap;
     for (std::int64_t j = 0; j < sizes.boxes; ++j) {
       if (best[j] <= 0) continue;
-      overlaps(count, anchors + 4 * first, load(boxes + 4 * j), overlap.values);
+      overlaps(count, anchors + 4 * first, load_box(boxes + 4 * j), overlap.values);
       for (std::int64_t i = 0; i < count; ++i) {
         if (overlap.values[i] == best[j] && inside(first + i)) labels[first + i] = 1;
       }
@@ -97,7 +95,7 @@ void roi_match(Cpu, RoiMatchSizes sizes, const float* candidates, const float* b
     float best[chunk];
     best_box(count, candidates + 4 * first, sizes.boxes, boxes, match + first, best, [](std::int64_t, Overlap&) {});
     for (std::int64_t i = 0; i < count; ++i) {
-      const Box box = load(candidates + 4 * (first + i));
+      const Box box = load_box(candidates + 4 * (first + i));
       const bool area = box.width() > 0 && box.height() > 0;
       const bool negative = best[i] >= sizes.negative_low && best[i] < sizes.negative_iou;
       const std::int32_t label = best[i] >= sizes.positive_iou ? box_labels[match[first + i]] : negative ? 0 : -1;
@@ -144,7 +142,7 @@ void rpn_encode(Cpu, RpnEncodeSizes sizes, const float* anchors, const float* bo
     cls_weight[i] = weight;
     if (labels[i] == 0) continue;
     cls_target[i] = 1;
-    const BoxDelta delta = encode_box(load(boxes + 4 * match[i]), load(anchors + 4 * i), anchor_weights);
+    const BoxDelta delta = encode_box(load_box(boxes + 4 * match[i]), load_box(anchors + 4 * i), anchor_weights);
     const float values[4] = {delta.x, delta.y, delta.w, delta.h};
     std::copy(values, values + 4, box_target + 4 * i);
     std::fill(box_weight + 4 * i, box_weight + 4 * i + 4, weight);
@@ -162,12 +160,12 @@ void roi_encode(Cpu, RoiEncodeSizes sizes, const float* candidates, const float*
   const float weight = 1.0f / static_cast<float>(std::max(counts[0] + counts[1], 1));
   for (std::int64_t row = 0; row < sizes.batch && selected[row] >= 0; ++row) {
     const std::int64_t i = selected[row];
-    const Box roi = load(candidates + 4 * i);
+    const Box roi = load_box(candidates + 4 * i);
     const float region[5] = {sizes.image_index, roi.x1, roi.y1, roi.x2, roi.y2};
     std::copy(region, region + 5, rois + 5 * row);
     labels[row] = candidate_labels[i];
     if (labels[row] <= 0 || labels[row] >= sizes.num_classes) continue;
-    const BoxDelta delta = encode_box(load(boxes + 4 * match[i]), roi, sizes.weights);
+    const BoxDelta delta = encode_box(load_box(boxes + 4 * match[i]), roi, sizes.weights);
     const float values[4] = {delta.x, delta.y, delta.w, delta.h};
     const std::int64_t place = row * width + 4 * labels[row];
     std::copy(values, values + 4, box_target + place);

@@ -58,7 +58,7 @@ Prepared prepare(const ImageOfClass& image) {
   return p;
 }
 
-// Matches the detections of one image at one threshold; appends nothing, fills judged[detection].
+// Matches the detections of one image at one threshold; judged has one entry for each of them.
 void judge(const Prepared& p, const Area& area, std::size_t t, const std::vector<std::size_t>& order,
            const std::vector<bool>& ignored, Judged* judged) {
   const std::size_t count = p.image->objects.size();

@@ -77,6 +77,16 @@ Tensor label_tensor(const std::vector<Object>& objects, Device device = Device::
 void check_boxes(const char* what, const Tensor& boxes, Device device);
 
 namespace kernels {
+
+// A box in memory is its four corners.
+inline Box load_box(const float* p) { return {p[0], p[1], p[2], p[3]}; }
+inline void store_box(const Box& box, float* p) {
+  p[0] = box.x1;
+  p[1] = box.y1;
+  p[2] = box.x2;
+  p[3] = box.y2;
+}
+
 struct DecodeSizes {
   std::int64_t boxes;    // N
   std::int64_t classes;  // C
