@@ -1,5 +1,7 @@
 #include "shrike/ops/pool.hpp"
 
+#include <limits>
+
 #include "shrike/core/parallel.hpp"
 
 namespace shrike::kernels {
@@ -37,32 +39,39 @@ float mean_factor(const Window& rows, const Window& columns, const PoolSizes& z)
 
 }  // namespace
 
+// Channels in blocks, with positions as wide as the values, so that the compiler keeps both in vectors.
 void max_pool2d_forward(Cpu, const PoolSizes& z, const float* x, float* y, std::uint8_t* argmax) {
+  constexpr std::int64_t block = 64;
+  const auto pool = [](const PoolSizes& sizes, const Window& rows, const Window& columns, const float* image,
+                       std::int64_t channels, float* __restrict to, std::uint8_t* __restrict where) {
+    alignas(64) float best[block];
+    alignas(64) std::int32_t positions[block];
+    for (std::int64_t c = 0; c < block; ++c) best[c] = -std::numeric_limits<float>::infinity();
+    const auto start = static_cast<std::int32_t>((rows.begin - rows.start) * sizes.kernel + columns.begin - columns.start);
+    for (std::int64_t c = 0; c < block; ++c) positions[c] = start;
+    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+      for (std::int64_t w = columns.begin; w < columns.end; ++w) {
+        const float* __restrict from = image + (h * sizes.w + w) * sizes.c;
+        const auto position = static_cast<std::int32_t>((h - rows.start) * sizes.kernel + w - columns.start);
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const bool better = (from[c] > best[c]) | (from[c] != from[c]);
+          positions[c] = better ? position : positions[c];
+          best[c] = better ? from[c] : best[c];
+        }
+      }
+    }
+    for (std::int64_t c = 0; c < channels; ++c) to[c] = best[c];
+    for (std::int64_t c = 0; c < channels; ++c) where[c] = static_cast<std::uint8_t>(positions[c]);
+  };
   for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
     const Window rows(p, z.h, z);
     for (std::int64_t q = 0; q < z.q; ++q) {
       const Window columns(q, z.w, z);
       const std::int64_t at = ((image * z.p + p) * z.q + q) * z.c;
-      float* __restrict best = y + at;
-      std::uint8_t* __restrict where = argmax + at;
-      bool first = true;
-      for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-        for (std::int64_t w = columns.begin; w < columns.end; ++w) {
-          const float* __restrict from = x + ((image * z.h + h) * z.w + w) * z.c;
-          const auto position = static_cast<std::uint8_t>((h - rows.start) * z.kernel + w - columns.start);
-          if (first) {
-            for (std::int64_t c = 0; c < z.c; ++c) best[c] = from[c];
-            for (std::int64_t c = 0; c < z.c; ++c) where[c] = position;
-            first = false;
-            continue;
-          }
-          for (std::int64_t c = 0; c < z.c; ++c) {
-            const bool better = !(from[c] <= best[c]) && !(best[c] != best[c] && from[c] == from[c]);
-            where[c] = better ? position : where[c];
-            best[c] = better ? from[c] : best[c];
-          }
-        }
-      }
+      const float* from = x + image * z.h * z.w * z.c;
+      std::int64_t c = 0;
+      for (; c + block <= z.c; c += block) pool(z, rows, columns, from + c, block, y + at + c, argmax + at + c);
+      if (c < z.c) pool(z, rows, columns, from + c, z.c - c, y + at + c, argmax + at + c);
     }
   });
 }
