@@ -116,7 +116,8 @@ inline Proposals FasterRcnn::proposals_of(const std::vector<Level>& levels, std:
   std::vector<Proposals> found;
   for (const Level& level : levels) {
     const std::int64_t n = level.anchors.size(0);
-    found.push_back(proposals(rows(level.logits, image * n, n), rows(level.deltas, image * n, n), level.anchors, size.height,
+    found.push_back(proposals(slice(level.logits.detach(), 0, image * n, (image + 1) * n),
+                              slice(level.deltas.detach(), 0, image * n, (image + 1) * n), level.anchors, size.height,
                               size.width, options));
   }
   return found.size() == 1 ? found[0] : merge_proposals(found, options.post_nms);
@@ -126,7 +127,7 @@ inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>&
                                        const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) {
   Tensors all_anchors;
   for (const Level& level : levels) all_anchors.push_back(level.anchors);
-  const Tensor anchors = stack_rows(all_anchors);
+  const Tensor anchors = concat(all_anchors, 0);
   std::vector<RpnTargets> images;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     images.push_back(rpn_targets(anchors, targets[i].boxes, sizes[i].height, sizes[i].width, options_.rpn_targets, seed,
@@ -137,8 +138,8 @@ inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>&
     const std::int64_t n = level.anchors.size(0);
     const auto gather = [&](Tensor RpnTargets::*part) {
       Tensors slices;
-      for (const RpnTargets& image : images) slices.push_back(rows(image.*part, first, n));
-      return stack_rows(slices);
+      for (const RpnTargets& image : images) slices.push_back(slice(image.*part, 0, first, first + n));
+      return concat(slices, 0);
     };
     const Tensor cls = bce_with_logits(level.logits, gather(&RpnTargets::cls_target), gather(&RpnTargets::cls_weight));
     const Tensor box =
@@ -181,9 +182,9 @@ inline Losses FasterRcnn::losses(const Tensor& images, const std::vector<ImageSi
     box_targets.push_back(sampled.box_target);
     box_weights.push_back(sampled.box_weight);
   }
-  const Tensors head = box_head_->forward({pool(maps, images, stack_rows(rois))});
-  losses.cls = softmax_cross_entropy(head[0], stack_rows(labels));
-  losses.box = smooth_l1(head[1], stack_rows(box_targets), stack_rows(box_weights), options_.box_beta);
+  const Tensors head = box_head_->forward({pool(maps, images, concat(rois, 0))});
+  losses.cls = softmax_cross_entropy(head[0], concat(labels, 0));
+  losses.box = smooth_l1(head[1], concat(box_targets, 0), concat(box_weights, 0), options_.box_beta);
   if (n > 1) {
     const double share = 1.0 / static_cast<double>(n);
     for (Tensor* loss : {&losses.rpn_cls, &losses.rpn_box, &losses.box}) *loss = scale(*loss, share);
@@ -201,7 +202,7 @@ inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& imag
     const Proposals found = proposals_of(levels, static_cast<std::int64_t>(i), sizes[i], options_.test_proposals);
     // The host knows the count at no cost; on a device the padding is computed along.
     const std::int64_t count = found.boxes.device() == Device::cpu ? found.count.item<std::int32_t>() : found.boxes.size(0);
-    const Tensor boxes = rows(found.boxes, 0, count);
+    const Tensor boxes = slice(found.boxes, 0, 0, count);
     const Tensors head = box_head_->forward({pool(maps, images, boxes_to_rois(boxes, static_cast<int>(i)))});
     result.push_back(detections(head[0], head[1], boxes, sizes[i].height, sizes[i].width, options_.detections));
   }

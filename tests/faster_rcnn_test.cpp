@@ -112,7 +112,7 @@ TEST_CASE("a batch's losses are the means of its images'") {
     rpn_box += one.rpn_box.item() / 3;
     box += one.box.item() / 3;
   }
-  const Losses all = model->losses(stack_rows(images), {size[0], size[0], size[0]}, targets, 1, 0);
+  const Losses all = model->losses(concat(images, 0), {size[0], size[0], size[0]}, targets, 1, 0);
   CHECK(all.rpn_cls.item() == Approx(rpn_cls).epsilon(1e-5));
   CHECK(all.rpn_box.item() == Approx(rpn_box).epsilon(1e-5));
   CHECK(all.box.item() == Approx(box).epsilon(1e-4));
