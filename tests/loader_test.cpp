@@ -7,6 +7,7 @@
 #include <set>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 #include "shrike/core/check.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/data/split.hpp"
@@ -86,15 +87,6 @@ std::vector<std::int64_t> indices(const std::vector<Batch>& batches) {
     for (const BatchImage& item : batch.items) result.push_back(item.index);
   }
   return result;
-}
-
-template <class F> std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace

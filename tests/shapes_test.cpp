@@ -6,6 +6,7 @@
 #include <map>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 #include "shrike/core/check.hpp"
 #include "shrike/data/voc.hpp"
 #include "shrike/io/file.hpp"
@@ -32,15 +33,6 @@ std::map<std::string, std::string> contents(const std::string& folder) {
     if (entry.is_regular_file()) files[fs::relative(entry.path(), folder).string()] = read_file(entry.path().string(), 1 << 20);
   }
   return files;
-}
-
-template <class F> std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 #include "shrike/core/check.hpp"
 #include "shrike/data/image_size.hpp"
 #include "voc_folder.hpp"
@@ -17,18 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 const std::string good = voc_object("cat", "1", "2", "10", "8");
-
-// The message of the Error that reading throws; must be one line.
-template <class F> std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    const std::string text = error.what();
-    CHECK(text.find('\n') == std::string::npos);
-    return text;
-  }
-  return "no error";
-}
 
 std::string parse_error(const std::string& xml) {
   return error_of([&] { parse_voc_annotation(xml, "a.xml"); });
