@@ -84,6 +84,10 @@ std::size_t Autotuner::choose(const TuneKey& exact, const std::vector<std::strin
     if (const std::size_t index = index_of(found->second.winner); index < names.size()) return index;
   }
   if (!may_measure) return 0;
+  load();  // another process may have chosen meanwhile
+  if (const auto found = known.find(key); found != known.end()) {
+    if (const std::size_t index = index_of(found->second.winner); index < names.size()) return index;
+  }
   if (const Choice* near = nearest(key); near != nullptr) {
     const std::size_t index = index_of(near->winner);
     return index < names.size() ? index : 0;
@@ -172,7 +176,9 @@ void Autotuner::load() {
     choices_.merge(read);  // what this process chose already stays
     for (auto& [environment, entries] : read) choices_[environment].merge(entries);
   } catch (const std::exception& error) {
-    note(message(path_, ": damaged tuning file, measured anew: ", error.what()));
+    if (!std::exchange(complained_, true)) {
+      note(message(path_, ": damaged tuning file, measured anew: ", error.what()));
+    }
   }
 }
 
