@@ -52,8 +52,7 @@ class BoxHead : public nn::Module {
         bbox_pred_(hidden, 4 * classes, false, nn::Init::normal(0.01f)) {}
 
   Tensors forward(const Tensors& in) override {
-    const Tensor flat = reshape(in[0], {in[0].size(0), fc6_.weight.size(1)});
-    const Tensor x = drop7_(fc7_(drop6_(fc6_(flat))));
+    const Tensor x = drop7_(fc7_(drop6_(fc6_(flatten(in[0])))));
     return {cls_score_(x), bbox_pred_(x)};
   }
 

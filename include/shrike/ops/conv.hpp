@@ -2,6 +2,7 @@
 #pragma once
 
 #include "shrike/core/autograd.hpp"
+#include "shrike/ops/elementwise.hpp"
 
 namespace shrike {
 
@@ -34,8 +35,9 @@ struct Conv2dOptions {
   bool relu = false;
 };
 
-// Inputs x [N, H, W, C], weight [K, R, S, C / groups] and, if there are three, bias [K]; output [N, P, Q, K] with
-// P = (H + 2 padding - dilation (R - 1) - 1) / stride + 1, rounded down.
+// Inputs x [N, H, W, C], weight [K, R, S, C / groups] and, if there are three, bias [K] (may be undefined); output [N, P, Q, K]
+// with P = (H + 2 padding - dilation (R - 1) - 1) / stride + 1, rounded down. A fourth input is a residual of the output's
+// shape, added before the ReLU.
 struct Conv2d : Op {
   std::int64_t stride = 1;
   std::int64_t padding = 0;
@@ -83,30 +85,44 @@ inline kernels::Conv2dSizes Conv2d::sizes(const Shape& x, const Shape& weight) c
 }
 
 inline Tensors Conv2d::forward(const Tensors& in) const {
-  const auto sizes = this->sizes(in[0].shape(), in[1].shape());
+  auto sizes = this->sizes(in[0].shape(), in[1].shape());
   const bool biased = in.size() > 2 && in[2].defined();
+  const Tensor residual = in.size() > 3 ? in[3] : Tensor();
   SHRIKE_CHECK(!biased || in[2].shape() == Shape{sizes.k}, "conv2d: bias has shape ", in[2].shape(), ": expected [", sizes.k,
                "]");
   const Tensor y({sizes.n, sizes.p, sizes.q, sizes.k}, Dtype::f32, in[0].device());
+  SHRIKE_CHECK(!residual.defined() || residual.shape() == y.shape(), "conv2d: the residual has shape ", residual.shape(),
+               ": expected the output's, ", y.shape());
+  if (residual.defined()) sizes.relu = false;  // comes after the addition
   dispatch(y.device(), [&](auto d) {
     kernels::conv2d_forward(d, sizes, in[0].data<float>(), in[1].data<float>(), biased ? in[2].data<float>() : nullptr,
                             y.data<float>());
   });
+  if (residual.defined()) {
+    Add sum;
+    sum.relu = relu;
+    return sum.forward({y, residual});
+  }
   return {y};
 }
 
 inline Tensors Conv2d::backward(const BackwardContext& context) const {
   const Tensor& x = context.inputs[0];
   const Tensor& weight = context.inputs[1];
-  const Tensor& dy = context.grads[0];
-  const auto sizes = this->sizes(x.shape(), weight.shape());
+  Tensor dy = context.grads[0];
+  auto sizes = this->sizes(x.shape(), weight.shape());
   Tensors grads(context.needed.size());
+  if (grads.size() > 3 && relu) {  // the ReLU's gradient is the residual's too
+    dy = Relu{}.backward(context)[0];
+    sizes.relu = false;
+  }
+  if (grads.size() > 3 && context.needed[3]) grads[3] = dy;
   if (context.needed[0]) grads[0] = Tensor(x.shape(), Dtype::f32, x.device());
   if (context.needed[1]) grads[1] = Tensor(weight.shape(), Dtype::f32, x.device());
   if (grads.size() > 2 && context.needed[2]) grads[2] = Tensor({sizes.k}, Dtype::f32, x.device());
   const auto data = [](const Tensor& tensor) { return tensor.defined() ? tensor.data<float>() : nullptr; };
   dispatch(x.device(), [&](auto d) {
-    kernels::conv2d_backward(d, sizes, x.data<float>(), weight.data<float>(), relu ? data(context.outputs[0]) : nullptr,
+    kernels::conv2d_backward(d, sizes, x.data<float>(), weight.data<float>(), sizes.relu ? data(context.outputs[0]) : nullptr,
                              dy.data<float>(), data(grads[0]), data(grads[1]), grads.size() > 2 ? data(grads[2]) : nullptr);
   });
   return grads;
