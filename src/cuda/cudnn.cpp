@@ -121,7 +121,10 @@ template <class Performance> std::vector<Algorithm> usable(const std::vector<Per
     const Performance& p = found[static_cast<std::size_t>(i)];
     if (p.status != CUDNN_STATUS_SUCCESS || p.determinism != CUDNN_DETERMINISTIC || p.memory > workspace_limit) continue;
     if (!tf32 && p.mathType != CUDNN_FMA_MATH) continue;
-    result.push_back({static_cast<int>(p.algo), static_cast<int>(p.mathType), p.memory});
+    const Algorithm algorithm{static_cast<int>(p.algo), static_cast<int>(p.mathType), p.memory};
+    // Two kinds of permission to use tensor cores are one kind of arithmetic.
+    const auto same = [&](const Algorithm& other) { return other.name() == algorithm.name(); };
+    if (std::none_of(result.begin(), result.end(), same)) result.push_back(algorithm);
   }
   return result;
 }

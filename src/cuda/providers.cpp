@@ -1,0 +1,150 @@
+#include "providers.hpp"
+
+#include <chrono>
+#include <cstdlib>
+
+#include "kernels/cuda.hpp"
+#include "shrike/core/cuda.hpp"
+
+#if !SHRIKE_CUDA_HOST
+#include "cublas.hpp"
+#include "cudnn.hpp"
+#endif
+
+namespace shrike::cuda {
+namespace {
+
+#if SHRIKE_CUDA_HOST
+double time_on_device(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+bool worth_measuring() {
+  const char* path = std::getenv("SHRIKE_TUNE_CACHE");
+  return path != nullptr && *path != '\0';
+}
+#else
+// Two points of the stream, between which the device tells the time.
+class Events {
+ public:
+  Events() {
+    check(cudaEventCreate(&start_), "cudaEventCreate");
+    check(cudaEventCreate(&stop_), "cudaEventCreate");
+  }
+  ~Events() {
+    cudaEventDestroy(start_);
+    cudaEventDestroy(stop_);
+  }
+  Events(const Events&) = delete;
+  Events& operator=(const Events&) = delete;
+
+  double seconds(const std::function<void()>& f) const {
+    check(cudaEventRecord(start_, stream()), "cudaEventRecord");
+    f();
+    check(cudaEventRecord(stop_, stream()), "cudaEventRecord");
+    check(cudaEventSynchronize(stop_), "a kernel that was being timed");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, start_, stop_), "cudaEventElapsedTime");
+    return 1e-3 * static_cast<double>(milliseconds);
+  }
+
+ private:
+  cudaEvent_t start_ = nullptr, stop_ = nullptr;
+};
+
+double time_on_device(const std::function<void()>& f) { return Events().seconds(f); }
+
+bool worth_measuring() { return !capturing(); }
+#endif
+
+}  // namespace
+
+#if SHRIKE_CUDA_HOST
+bool capturing() { return false; }
+
+std::string tune_environment() { return "host"; }
+
+void add_vendor_forward(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, const float*, float*) {}
+void add_vendor_backward_data(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
+void add_vendor_backward_weight(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
+void add_vendor_product(std::vector<Way>&, bool, bool, std::int64_t, std::int64_t, std::int64_t, const float*, const float*,
+                        const float*, bool, float*) {}
+#else
+bool capturing() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream(), &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+std::string tune_environment() {
+  int driver = 0, runtime = 0;
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  return message(properties().name, ", driver for CUDA ", driver / 1000, '.', driver % 1000 / 10, ", CUDA ", runtime / 1000,
+                 '.', runtime % 1000 / 10, ", ", cublas::version(), ", ", cudnn::version());
+}
+
+void add_vendor_forward(std::vector<Way>& ways, const kernels::Conv2dSizes& z, const float* x, const float* weight,
+                        const float* bias, float* y) {
+  for (const cudnn::Algorithm& algorithm : cudnn::algorithms(cudnn::Pass::forward, z, cuda_settings().tf32)) {
+    ways.push_back({algorithm.name(), [=] { cudnn::forward(z, algorithm, x, weight, bias, y); }, true});
+  }
+}
+
+void add_vendor_backward_data(std::vector<Way>& ways, const kernels::Conv2dSizes& z, const float* weight, const float* dy,
+                              float* dx) {
+  for (const cudnn::Algorithm& algorithm : cudnn::algorithms(cudnn::Pass::backward_data, z, cuda_settings().tf32)) {
+    ways.push_back({algorithm.name(), [=] { cudnn::backward_data(z, algorithm, weight, dy, dx); }, true});
+  }
+}
+
+void add_vendor_backward_weight(std::vector<Way>& ways, const kernels::Conv2dSizes& z, const float* x, const float* dy,
+                                float* dweight) {
+  for (const cudnn::Algorithm& algorithm : cudnn::algorithms(cudnn::Pass::backward_weight, z, cuda_settings().tf32)) {
+    ways.push_back({algorithm.name(), [=] { cudnn::backward_weight(z, algorithm, x, dy, dweight); }, true});
+  }
+}
+
+void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                        std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c) {
+  const cublas::Product product{transpose_a, transpose_b, m, n, k, bias != nullptr, relu, cuda_settings().tf32};
+  ways.push_back({"cublas", [=] { cublas::multiply(product, a, b, bias, c); }, true});
+}
+#endif
+
+TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& z, bool bias) {
+  return {pass,
+          {z.n, z.c, z.k, z.r, z.s, z.stride, z.padding, z.dilation, z.groups, z.relu, bias, cuda_settings().tf32},
+          {z.h, z.w}};
+}
+
+TuneKey product_key(const char* pass, std::int64_t m, std::int64_t n, std::int64_t k, bool bias, bool relu) {
+  return {pass, {n, k, relu, bias, cuda_settings().tf32}, {m, 1}};
+}
+
+Autotuner& autotuner() {
+  static Autotuner tuner(tune_cache_path(), tune_environment(), time_on_device);
+  return tuner;
+}
+
+void run_best(const TuneKey& key, const std::vector<Way>& ways) {
+  using Provider = CudaSettings::Provider;
+  SHRIKE_CHECK(!ways.empty(), key.pass, ": no kernel can compute this");
+  const Provider provider = cuda_settings().provider;
+  if (ways.size() == 1 || (provider == Provider::automatic && SHRIKE_CUDA_HOST && !worth_measuring())) return ways[0].run();
+  if (provider != Provider::automatic) {
+    for (const Way& way : ways) {
+      if (way.vendor == (provider == Provider::vendor)) return way.run();
+    }
+    return ways[0].run();
+  }
+  std::vector<std::string> names;
+  for (const Way& way : ways) names.push_back(way.name);
+  ways[autotuner().choose(
+           key, names, [&](std::size_t i) { ways[i].run(); }, worth_measuring())]
+      .run();
+}
+
+}  // namespace shrike::cuda
