@@ -1,0 +1,36 @@
+// The innermost loops of int8 layers, once for every instruction set. This header and the files that implement it are compiled
+// with instructions that the machine may not have, so they include nothing whose inline functions others could pick up.
+#pragma once
+
+#include <stdint.h>
+
+namespace shrike::int8 {
+
+// How a row of y is made; see ops/requantize.hpp. Types: 0 u8, 1 s8, 2 f32; residual may be null.
+struct Finish {
+  int y_type, residual_type;
+  float low, high, residual_multiplier;
+};
+
+// c [rows, panel] += a [rows, 4 * steps bytes] * b [steps, panel, 4 bytes], exactly modulo 2^32; c's rows follow each other,
+// a's are a_stride bytes apart.
+using Multiply = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, int32_t* c);
+
+struct Kernels {
+  const char* name;
+  int panel;                // columns of c
+  Multiply multiply_bytes;  // four u8 times four s8 a step; null where there is no exact instruction
+  Multiply multiply_words;  // two s16 times two s16 a step
+  void (*finish)(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y);
+};
+
+const Kernels& plain_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+// The best this machine can run; the environment variable SHRIKE_CPU_ISA = plain, avx2 or avx512 asks for a lesser one.
+const Kernels& kernels();
+
+}  // namespace shrike::int8

@@ -1,0 +1,92 @@
+// What the instruction sets share: a product's tiles in registers, and the epilogue. Everything is local to the including file.
+#pragma once
+
+#include "int8_kernels.hpp"
+
+namespace shrike::int8 {
+namespace {
+
+// One tile: R rows by I::vectors vectors of int32. I::dot adds the products of a step.
+template <class I, int R>
+void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride, const char* __restrict b, int32_t* __restrict c) {
+  constexpr int vectors = I::vectors, width = I::width;
+  typename I::Vector sums[R][vectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sums[r][v] = I::load(c + (r * vectors + v) * width);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    typename I::Vector row[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) row[v] = I::load(b + (step * vectors + v) * width * 4);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const auto left = I::broadcast(a + r * a_stride + step * 4);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], left, row[v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) I::store(c + (r * vectors + v) * width, sums[r][v]);
+  }
+}
+
+template <class I, int R>
+void multiply_rest(int64_t rows, int64_t steps, const char* a, int64_t a_stride, const char* b, int32_t* c) {
+  if constexpr (R > 0) {
+    if (rows == R) return multiply_tile<I, R>(steps, a, a_stride, b, c);
+    multiply_rest<I, R - 1>(rows, steps, a, a_stride, b, c);
+  }
+}
+
+// Rows are spread evenly over the tiles: 7 are 4 and 3 rather than 6 and 1.
+template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, int32_t* c) {
+  constexpr int most = I::rows;
+  const int64_t tiles = (rows + most - 1) / most;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+    multiply_rest<I, most>(end - begin, steps, static_cast<const char*>(a) + begin * a_stride, a_stride,
+                           static_cast<const char*>(b), c + begin * I::vectors * I::width);
+  }
+}
+
+template <class Y, class R, bool added> void finish_row(const Finish& how, int64_t n, const int32_t* __restrict acc,
+                                                        const float* __restrict multiplier, const R* __restrict residual,
+                                                        Y* __restrict y) {
+  const float low = how.low, high = how.high, scale = how.residual_multiplier;
+  for (int64_t i = 0; i < n; ++i) {
+    float t = static_cast<float>(acc[i]) * multiplier[i];
+    if constexpr (added) t = __builtin_fmaf(static_cast<float>(residual[i]), scale, t);
+    t = t > low ? t : low;
+    t = t < high ? t : high;
+    if constexpr (sizeof(Y) == 1) {
+      y[i] = static_cast<Y>(static_cast<int32_t>(__builtin_rintf(t)));
+    } else {
+      y[i] = t;
+    }
+  }
+}
+
+template <class Y>
+void finish_as(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y) {
+  auto* to = static_cast<Y*>(y);
+  if (residual == nullptr) {
+    finish_row<Y, uint8_t, false>(how, n, acc, multiplier, nullptr, to);
+  } else if (how.residual_type == 0) {
+    finish_row<Y, uint8_t, true>(how, n, acc, multiplier, static_cast<const uint8_t*>(residual), to);
+  } else {
+    finish_row<Y, int8_t, true>(how, n, acc, multiplier, static_cast<const int8_t*>(residual), to);
+  }
+}
+
+void finish(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y) {
+  if (how.y_type == 0) return finish_as<uint8_t>(how, n, acc, multiplier, residual, y);
+  if (how.y_type == 1) return finish_as<int8_t>(how, n, acc, multiplier, residual, y);
+  finish_as<float>(how, n, acc, multiplier, residual, y);
+}
+
+}  // namespace
+}  // namespace shrike::int8

@@ -1,0 +1,95 @@
+// Int8 layers as ops/requantize.hpp defines them, in plain loops over 64-bit integers, and random codes to try them on.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "catch.hpp"
+#include "shrike/core/random.hpp"
+#include "shrike/ops/quantized_conv.hpp"
+#include "shrike/ops/quantized_linear.hpp"
+
+namespace quantized {
+
+using namespace shrike;
+
+// Codes all over the range, and many at its ends; s8 with -128, which no quantizer makes, but a tensor can hold.
+inline Tensor random_codes(const Shape& shape, Dtype dtype, Random& random, bool extremes = false) {
+  const Tensor result(shape, dtype);
+  for (std::int64_t i = 0; i < result.numel(); ++i) {
+    auto code = static_cast<std::uint8_t>(random.below(256));
+    if (extremes || random.below(8) == 0) code = random.below(2) == 0 ? 127 : dtype == Dtype::u8 ? 255 : 129;
+    static_cast<std::uint8_t*>(result.raw())[i] = code;
+  }
+  return result;
+}
+
+inline std::vector<std::int64_t> codes(const Tensor& tensor) {
+  if (tensor.dtype() == Dtype::u8) {
+    const auto values = tensor.to_vector<std::uint8_t>();
+    return {values.begin(), values.end()};
+  }
+  const auto values = tensor.to_vector<std::int8_t>();
+  return {values.begin(), values.end()};
+}
+
+inline bool same(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+// y of the sums acc, whose last dimension is the channel.
+inline Tensor requantized(const std::vector<std::int64_t>& acc, const Shape& shape, Dtype dtype, bool relu,
+                          const Tensor& multiplier, const Tensor& residual, double residual_multiplier) {
+  const Tensor y(shape, dtype);
+  const auto added = residual.defined() ? codes(residual) : std::vector<std::int64_t>();
+  const std::int64_t channels = multiplier.numel();
+  for (std::size_t i = 0; i < acc.size(); ++i) {
+    REQUIRE(std::abs(acc[i]) < std::int64_t{1} << 31);
+    float t = static_cast<float>(static_cast<std::int32_t>(acc[i])) *
+              multiplier.data<float>()[static_cast<std::int64_t>(i) % channels];
+    if (!added.empty()) t = std::fma(static_cast<float>(added[i]), static_cast<float>(residual_multiplier), t);
+    if (dtype == Dtype::f32) {
+      y.data<float>()[i] = relu && !(t > 0.0f) ? 0.0f : t;
+      continue;
+    }
+    const float low = relu || dtype == Dtype::u8 ? 0.0f : -127.0f, high = dtype == Dtype::u8 ? 255.0f : 127.0f;
+    const float q = std::min(std::max(std::rint(t), low), high);
+    static_cast<std::uint8_t*>(y.raw())[i] = static_cast<std::uint8_t>(static_cast<int>(q));
+  }
+  return y;
+}
+
+// Operands of a layer of `channels` outputs: multipliers that bring most sums into the range of codes, some to ties.
+struct Epilogue {
+  Tensor bias, multiplier;
+};
+inline Epilogue random_epilogue(std::int64_t channels, std::int64_t depth, Random& random) {
+  const Epilogue result{Tensor({channels}, Dtype::s32), Tensor({channels})};
+  for (std::int64_t k = 0; k < channels; ++k) {
+    result.bias.data<std::int32_t>()[k] = static_cast<std::int32_t>(random.below(20001)) - 10000;
+    const float usual = 100.0f / (8000.0f * std::sqrt(static_cast<float>(depth)));
+    result.multiplier.data<float>()[k] =
+        random.below(4) == 0 ? std::exp2(std::round(std::log2(usual))) : usual * random.uniform(0.2f, 3.0f);
+  }
+  return result;
+}
+
+// Runs f under each instruction set that this machine has.
+inline void on_every_isa(const std::function<void()>& f) {
+  for (const char* isa : {"plain", "avx2", "avx512"}) {
+    INFO("instruction set " << isa);
+    setenv("SHRIKE_CPU_ISA", isa, 1);
+    f();
+  }
+  unsetenv("SHRIKE_CPU_ISA");
+}
+
+constexpr Dtype code_types[] = {Dtype::u8, Dtype::s8};
+constexpr Dtype output_types[] = {Dtype::u8, Dtype::s8, Dtype::f32};
+
+}  // namespace quantized

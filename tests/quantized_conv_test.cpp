@@ -1,0 +1,156 @@
+#include "shrike/ops/quantized_conv.hpp"
+#include "error_of.hpp"
+#include "quantized.hpp"
+#include "threads.hpp"
+
+using namespace shrike;
+using quantized::code_types;
+using quantized::output_types;
+
+namespace {
+
+struct Case {
+  std::int64_t n, h, w, c, k, r, s;
+  Conv2dOptions options;
+};
+
+const std::vector<Case> cases = {
+    {1, 5, 7, 3, 16, 3, 3, {.padding = 1}},
+    {2, 9, 6, 16, 33, 3, 3, {.padding = 1}},
+    {1, 13, 11, 37, 70, 3, 3, {.padding = 1}},
+    {1, 1, 1, 64, 64, 3, 3, {.padding = 1}},
+    {1, 1, 1, 5, 7, 1, 1, {}},
+    {1, 10, 9, 64, 128, 3, 3, {.padding = 1}},
+    {1, 4, 4, 32, 16, 3, 3, {}},
+    {1, 9, 8, 6, 5, 3, 2, {.stride = 2, .padding = 1}},
+    {1, 12, 11, 8, 17, 3, 3, {.stride = 3, .padding = 2, .dilation = 2}},
+    {2, 6, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
+    {1, 6, 7, 8, 8, 3, 3, {.padding = 1, .groups = 8}},
+    {1, 7, 7, 65, 64, 1, 1, {.stride = 2}},
+    {1, 14, 15, 3, 8, 7, 7, {.stride = 2, .padding = 3}},
+    {0, 6, 5, 4, 4, 3, 3, {}},
+};
+
+std::vector<std::int64_t> plain_conv(const Case& z, const Shape& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const auto from = quantized::codes(x), by = quantized::codes(weight);
+  const auto& o = z.options;
+  const std::int64_t c = z.c / o.groups, per_group = z.k / o.groups;
+  std::vector<std::int64_t> acc;
+  for (std::int64_t n = 0; n < y[0]; ++n)
+    for (std::int64_t p = 0; p < y[1]; ++p)
+      for (std::int64_t q = 0; q < y[2]; ++q)
+        for (std::int64_t k = 0; k < z.k; ++k) {
+          std::int64_t sum = bias.data<std::int32_t>()[k];
+          for (std::int64_t r = 0; r < z.r; ++r)
+            for (std::int64_t s = 0; s < z.s; ++s) {
+              const std::int64_t h = p * o.stride - o.padding + r * o.dilation, w = q * o.stride - o.padding + s * o.dilation;
+              if (h < 0 || w < 0 || h >= z.h || w >= z.w) continue;
+              for (std::int64_t i = 0; i < c; ++i) {
+                sum += from[static_cast<std::size_t>(((n * z.h + h) * z.w + w) * z.c + k / per_group * c + i)] *
+                       by[static_cast<std::size_t>(((k * z.r + r) * z.s + s) * c + i)];
+              }
+            }
+          acc.push_back(sum);
+        }
+  return acc;
+}
+
+QuantizedConv2d op_of(const Case& z, Dtype output, bool relu, double residual_multiplier) {
+  QuantizedConv2d op;
+  op.stride = z.options.stride;
+  op.padding = z.options.padding;
+  op.dilation = z.options.dilation;
+  op.groups = z.options.groups;
+  op.relu = relu;
+  op.output = name(output);
+  op.residual_multiplier = residual_multiplier;
+  return op;
+}
+
+// Every output type, with and without ReLU, with and without a residual of either type.
+void check(const Case& z, Dtype type, Random& random, bool extremes = false) {
+  const std::int64_t depth = z.r * z.s * z.c / z.options.groups;
+  const Tensor x = quantized::random_codes({z.n, z.h, z.w, z.c}, type, random, extremes);
+  const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random, extremes);
+  const auto [bias, multiplier] = quantized::random_epilogue(z.k, depth, random);
+  Conv2d conv;
+  conv.stride = z.options.stride;
+  conv.padding = z.options.padding;
+  conv.dilation = z.options.dilation;
+  conv.groups = z.options.groups;
+  const auto sizes = conv.sizes(x.shape(), weight.shape());
+  const Shape shape{sizes.n, sizes.p, sizes.q, sizes.k};
+  const auto acc = plain_conv(z, shape, x, weight, bias);
+  for (const Dtype output : output_types) {
+    for (const bool relu : {false, true}) {
+      for (int added = 0; added < 3; ++added) {
+        const double scale = added > 0 ? 0.37 : 0.0;
+        const Tensor residual =
+            added > 0 ? quantized::random_codes(shape, added == 1 ? Dtype::u8 : Dtype::s8, random) : Tensor();
+        const Tensor expected = quantized::requantized(acc, shape, output, relu, multiplier, residual, scale);
+        INFO(name(type) << " to " << name(output) << (relu ? ", relu" : "") << ", residual " << added);
+        quantized::on_every_isa([&, bias = bias, multiplier = multiplier] {
+          Tensors in{x, weight, bias, multiplier};
+          if (residual.defined()) in.push_back(residual);
+          CHECK(quantized::same(call(op_of(z, output, relu, scale), in)[0], expected));
+        });
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("int8 convolution equals the plain one to the bit") {
+  for (std::size_t number = 0; number < cases.size(); ++number) {
+    INFO("case " << number);
+    Random random(2, RandomStream::test, number);
+    for (const Dtype type : code_types) check(cases[number], type, random);
+  }
+}
+
+TEST_CASE("int8 convolution is exact at the ends of the range") {
+  Random random(3, RandomStream::test);
+  for (const Dtype type : code_types) {
+    check({1, 3, 4, 512, 20, 3, 3, {.padding = 1}}, type, random, true);
+    check({1, 2, 1, 64, 16, 3, 3, {.padding = 1}}, type, random, true);
+  }
+}
+
+TEST_CASE("int8 convolution does not depend on the number of threads") {
+  Random random(4, RandomStream::test);
+  const Case z{1, 23, 19, 64, 80, 3, 3, {.padding = 1}};
+  const Tensor x = quantized::random_codes({1, 23, 19, 64}, Dtype::s8, random);
+  const Tensor weight = quantized::random_codes({80, 3, 3, 64}, Dtype::s8, random);
+  const auto [bias, multiplier] = quantized::random_epilogue(80, 576, random);
+  quantized::on_every_isa([&, bias = bias, multiplier = multiplier] {
+    CHECK(same_on_any_threads([&] { return call(op_of(z, Dtype::u8, true, 0.0), {x, weight, bias, multiplier})[0]; }));
+  });
+}
+
+TEST_CASE("int8 convolution refuses what does not fit") {
+  using Catch::Matchers::Contains;
+  const Tensor x({1, 4, 4, 8}, Dtype::u8), weight({4, 3, 3, 8}, Dtype::s8), bias = zeros({4}, Dtype::s32), multiplier({4});
+  const auto error = [](const Tensors& in, const std::string& output = "u8") {
+    return error_of([&] {
+      QuantizedConv2d op;
+      op.output = output;
+      call(op, in);
+    });
+  };
+  CHECK(error({x, weight, bias, multiplier}) == "no error");
+  CHECK_THAT(error({x.to(Device::cpu), weight, bias}), Contains("3 inputs"));
+  CHECK_THAT(error({Tensor({1, 4, 4, 8}), weight, bias, multiplier}), Contains("x is f32"));
+  CHECK_THAT(error({x, Tensor({4, 3, 3, 8}, Dtype::u8), bias, multiplier}), Contains("weight is u8"));
+  CHECK_THAT(error({x, weight, zeros({5}, Dtype::s32), multiplier}), Contains("bias is s32 [5]"));
+  CHECK_THAT(error({x, weight, bias, Tensor({3})}), Contains("multiplier is f32 [3]"));
+  CHECK_THAT(error({x, weight, bias, multiplier, Tensor({1, 2, 2, 5}, Dtype::u8)}), Contains("residual is u8 [1, 2, 2, 5]"));
+  CHECK_THAT(error({x, weight, bias, multiplier}, "s32"), Contains("output 's32'"));
+  CHECK_THAT(error({x, Tensor({4, 3, 3, 7}, Dtype::s8), bias, multiplier}), Contains("8 channels"));
+  // 2^31 - 1 - 72 * 255 * 128 is the most that a bias may add.
+  CHECK(error({x, weight, tensor<std::int32_t>({4}, {0, 0, 0, -2145133567}), multiplier}) == "no error");
+  CHECK_THAT(error({x, weight, tensor<std::int32_t>({4}, {0, 0, 0, -2145133568}), multiplier}), Contains("bias[3]"));
+  CHECK_THAT(
+      error({Tensor({1, 3, 3, 7400}, Dtype::u8), zeros({1, 3, 3, 7400}, Dtype::s8), zeros({1}, Dtype::s32), Tensor({1})}),
+      Contains("sums of 66600 products of u8"));
+}
