@@ -1,20 +1,27 @@
 # shrike_options: how every target of this project is compiled.
 add_library(shrike_options INTERFACE)
-target_compile_options(shrike_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -fno-math-errno -fno-trapping-math)
+function(shrike_cxx_options)  # for C++; nvcc hands them to its host compiler
+  foreach(option IN LISTS ARGN)
+    target_compile_options(shrike_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:${option}> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${option}>)
+  endforeach()
+endfunction()
+shrike_cxx_options(-Wall -Wextra -Wshadow -fno-math-errno -fno-trapping-math)
+target_compile_options(shrike_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-  target_compile_options(shrike_options INTERFACE -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)  # false alarms of GCC 12
+  shrike_cxx_options(-Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)  # false alarms of GCC 12
 endif()
 if(SHRIKE_WERROR)
-  target_compile_options(shrike_options INTERFACE -Werror)
+  shrike_cxx_options(-Werror)
+  target_compile_options(shrike_options INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 if(SHRIKE_NATIVE)
-  target_compile_options(shrike_options INTERFACE -march=native)
+  shrike_cxx_options(-march=native)
 endif()
 if(SHRIKE_SANITIZE)
-  target_compile_options(shrike_options INTERFACE -fsanitize=${SHRIKE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  shrike_cxx_options("-fsanitize=${SHRIKE_SANITIZE}" -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(shrike_options INTERFACE -fsanitize=${SHRIKE_SANITIZE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-    target_compile_options(shrike_options INTERFACE -Wno-maybe-uninitialized)  # false alarms in instrumented code
+    shrike_cxx_options(-Wno-maybe-uninitialized)  # false alarms in instrumented code
   endif()
 endif()
 

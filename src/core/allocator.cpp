@@ -3,10 +3,22 @@
 #include <algorithm>
 #include <bit>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace shrike {
 namespace {
 
 constexpr std::size_t slack = std::size_t{64} << 20;
+
+// Tells the address sanitizer that the first `used` of a block's bytes may be touched, and no others.
+void mark_used([[maybe_unused]] void* block, [[maybe_unused]] std::size_t used, [[maybe_unused]] std::size_t size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(block, used);
+  __asan_poison_memory_region(static_cast<char*>(block) + used, size - used);
+#endif
+}
 
 }  // namespace
 
@@ -35,8 +47,10 @@ void* CachingAllocator::allocate(std::size_t bytes) {
       trim(stats_.cached);
       block = raw_allocate(size);
     }
-    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use, " bytes held by live tensors");
+    SHRIKE_CHECK(block != nullptr, "out of memory: ", size, " bytes asked for, ", stats_.in_use, " bytes held by live tensors",
+                 describe_memory());
   }
+  if (host_memory_) mark_used(block, bytes, size);
   live_[block] = size;
   stats_.in_use += size;
   peak_in_use_ = std::max(peak_in_use_, stats_.in_use);
@@ -51,6 +65,7 @@ void CachingAllocator::deallocate(void* block) noexcept {
   live_.erase(found);
   stats_.in_use -= size;
   stats_.cached += size;
+  if (host_memory_) mark_used(block, 0, size);
   free_.emplace(size, block);
 }
 
@@ -59,6 +74,7 @@ void CachingAllocator::trim(std::size_t room) noexcept {
   std::size_t freed = 0;
   while (freed < room && !free_.empty()) {
     const auto last = std::prev(free_.end());
+    if (host_memory_) mark_used(last->second, last->first, last->first);
     raw_deallocate(last->second, last->first);
     stats_.cached -= last->first;
     freed += last->first;

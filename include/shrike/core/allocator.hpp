@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 
 #include "shrike/core/device.hpp"
@@ -23,6 +24,9 @@ struct MemoryStats {
 // cache never makes a process much larger than its tensors. Thread-safe.
 class CachingAllocator {
  public:
+  // `host_memory`: blocks can be read here, so that the address sanitizer is told which bytes of them are in use: it sees an
+  // access past the bytes asked for, or to a cached block.
+  explicit CachingAllocator(bool host_memory = false) : host_memory_(host_memory) {}
   virtual ~CachingAllocator() = default;
 
   // At least `bytes` bytes, aligned to 64; throws Error naming the bytes asked for when the source has no more.
@@ -40,10 +44,12 @@ class CachingAllocator {
  protected:
   virtual void* raw_allocate(std::size_t bytes) = 0;  // nullptr when exhausted
   virtual void raw_deallocate(void* block, std::size_t bytes) noexcept = 0;
+  virtual std::string describe_memory() const { return {}; }  // what else an out-of-memory error should say
 
  private:
   void trim(std::size_t room) noexcept;
 
+  const bool host_memory_;
   mutable std::mutex mutex_;
   std::multimap<std::size_t, void*> free_;       // by size
   std::unordered_map<void*, std::size_t> live_;  // sizes of the blocks handed out

@@ -1,0 +1,66 @@
+# SHRIKE_CUDA: OFF, ON (nvcc compiles kernels/*.cu), HOST (the C++ compiler does, against kernels/host, and they run on the CPU), or
+# AUTO: ON where nvcc and a GPU are found, else OFF. Sets shrike_cuda to OFF, ON or HOST.
+set(shrike_cuda ${SHRIKE_CUDA})
+find_program(SHRIKE_NVCC nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda/bin)
+if(SHRIKE_CUDA STREQUAL AUTO)
+  set(shrike_cuda OFF)
+  if(SHRIKE_NVCC AND EXISTS /dev/nvidia0)
+    set(shrike_cuda ON)
+  endif()
+endif()
+if(NOT shrike_cuda MATCHES "^(OFF|ON|HOST)$")
+  message(FATAL_ERROR "SHRIKE_CUDA is '${SHRIKE_CUDA}': expected OFF, ON, HOST or AUTO")
+endif()
+message(STATUS "CUDA backend: ${shrike_cuda}")
+
+if(shrike_cuda STREQUAL ON)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND SHRIKE_NVCC)
+    set(CMAKE_CUDA_COMPILER ${SHRIKE_NVCC})
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES ${SHRIKE_CUDA_ARCHITECTURES})
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+endif()
+
+# How a kernel file is compiled for the host: as C++; fmaf must be an instruction, for as a call it makes a matrix product 15
+# times slower.
+set(shrike_host_kernel_options -x c++ -Wno-unknown-pragmas -fno-strict-aliasing)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT SHRIKE_NATIVE)
+  list(APPEND shrike_host_kernel_options -mavx2 -mfma)
+endif()
+
+# Adds the backend to the library.
+function(shrike_add_cuda target)
+  if(shrike_cuda STREQUAL OFF)
+    return()
+  endif()
+  file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cpp)
+  # Overlaps decide by comparison, ties included: no multiply and add is contracted here (see the CPU's files of the same names).
+  set(box_kernels ${kernels})
+  list(FILTER box_kernels INCLUDE REGEX "/(nms|detection_[a-z_]*)\\.cu$")
+  target_compile_definitions(${target} PUBLIC SHRIKE_HAS_CUDA=1)
+  if(shrike_cuda STREQUAL ON)
+    string(REPLACE ";" ", sm_" architectures "sm_${SHRIKE_CUDA_ARCHITECTURES}")
+    set_source_files_properties(${PROJECT_SOURCE_DIR}/src/cuda/device.cpp PROPERTIES COMPILE_DEFINITIONS
+                                "SHRIKE_CUDA_ARCHITECTURES=\"${architectures}\"")
+    set_source_files_properties(${box_kernels} PROPERTIES COMPILE_OPTIONS --fmad=false)
+    target_link_libraries(${target} PRIVATE CUDA::cudart)
+  else()
+    list(FILTER sources EXCLUDE REGEX "/(device|memory|cublas|cudnn)\\.cpp$") # what only a GPU has
+    file(GLOB host CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/host/*.cpp)
+    target_compile_definitions(${target} PUBLIC SHRIKE_CUDA_HOST=1)
+    set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "${shrike_host_kernel_options}")
+    set_source_files_properties(${box_kernels} PROPERTIES COMPILE_OPTIONS "${shrike_host_kernel_options};-ffp-contract=off")
+    if(SHRIKE_SANITIZE MATCHES thread)
+      # The layer's own bookkeeping is no race; only what stands for the kernels' own accesses is watched.
+      set(unwatched ${host})
+      list(FILTER unwatched EXCLUDE REGEX "/async_bytes\\.cpp$")
+      set_source_files_properties(${unwatched} PROPERTIES COMPILE_OPTIONS -fno-sanitize=thread COMPILE_DEFINITIONS SHRIKE_TSAN=1)
+    endif()
+    list(APPEND sources ${host})
+  endif()
+  target_sources(${target} PRIVATE ${kernels} ${sources})
+endfunction()
