@@ -36,6 +36,10 @@ std::string other_readers(const Graph& graph, const std::map<Graph::Value, int>&
     for (const Graph::Value value : node.outputs) readers += uses.contains(value) ? uses.at(value) : 0;
     if (readers > 1) return message(node.op->name(), " has ", readers, " readers");
   }
+  const Graph::Node& last = match.last(graph);
+  for (std::size_t i = 1; i < last.outputs.size(); ++i) {
+    if (uses.contains(last.outputs[i])) return message(last.op->name(), "'s further outputs are read");
+  }
   return {};
 }
 
@@ -78,7 +82,7 @@ RewriteReport rewrite(Graph& graph, const std::vector<Rule>& rules) {
             continue;
           }
           Graph::Node node = rule.replace(graph, match);
-          node.outputs = match.last(graph).outputs;
+          node.outputs = {match.last(graph).outputs[0]};
           const std::size_t last = match.nodes.back();
           graph.nodes[last] = std::move(node);
           for (auto n = match.nodes.rbegin() + 1; n != match.nodes.rend(); ++n) {

@@ -1,0 +1,71 @@
+// Observers: they see a stream of tensors and say what range of values the codes should cover. Nothing of the tensors is kept.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shrike/core/tensor.hpp"
+#include "shrike/quant/scale.hpp"
+
+namespace shrike::quant {
+
+// How the range is chosen.
+enum class RangeChoice {
+  min_max,         // all that was seen
+  moving_average,  // of the extremes of each tensor
+  percentile,      // of the absolute values
+  entropy,         // least Kullback-Leibler divergence (Migacz, "8-bit inference with TensorRT", GTC 2017)
+  mse,             // least squared error
+};
+
+// "min_max", "moving_average", "percentile", "entropy" or "mse"; throws Error on anything else.
+RangeChoice parse_range_choice(const std::string& text);
+
+struct ObserverOptions {
+  RangeChoice choice = RangeChoice::min_max;
+  double percentile = 0.9999;
+  double momentum = 0.01;  // moving_average: the share of the newest tensor
+};
+
+class Observer {
+ public:
+  static constexpr std::int64_t bins = 2048;
+
+  // `name` is the tensor's, for messages.
+  Observer(std::string name, Dtype dtype, const ObserverOptions& options = {});
+
+  // Throws Error naming the tensor when x holds a NaN or infinity. Tensors without elements are passed over.
+  void update(const Tensor& x);
+
+  // Throws Error when nothing was seen.
+  float scale() const;
+  // Nothing but one value was seen, over and over.
+  bool constant() const { return seen_ > 0 && least_ == greatest_; }
+  std::int64_t seen() const { return seen_; }
+  const std::string& name() const { return name_; }
+  // Of the absolute values, from 0 in steps of width(): for the choices that need it, else empty.
+  const std::vector<std::int64_t>& histogram() const { return counts_; }
+  float width() const { return width_; }
+  const ObserverOptions& options() const { return options_; }
+
+ private:
+  bool wants_histogram() const { return options_.choice >= RangeChoice::percentile; }
+  void add_to_histogram(const Tensor& x, float reach);
+  float chosen_reach() const;
+
+  std::string name_;
+  Dtype dtype_;
+  ObserverOptions options_;
+  std::int64_t seen_ = 0;
+  float least_ = 0, greatest_ = 0;  // of all
+  float low_ = 0, high_ = 0;        // averaged
+  float width_ = 0;                 // of a bin; 0 until something other than 0 was seen
+  std::vector<std::int64_t> counts_;
+};
+
+// The scales of a weight tensor's output channels (dimension 0), [K], on its device: s8, by the greatest magnitude of each.
+// Throws Error naming it when it holds a NaN or infinity.
+Tensor weight_scales(const Tensor& weight, const std::string& name);
+
+}  // namespace shrike::quant

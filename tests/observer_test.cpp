@@ -1,0 +1,129 @@
+// Observers: streams, growing histograms, the choices of a range, and what is not finite or constant.
+#include <cmath>
+#include <limits>
+
+#include "catch.hpp"
+#include "reference.hpp"
+#include "shrike/ops/quantize.hpp"
+#include "shrike/quant/observer.hpp"
+
+using namespace shrike;
+using namespace shrike::quant;
+using reference::random_tensor;
+
+namespace {
+
+Observer observer(RangeChoice choice, Dtype dtype = Dtype::s8) {
+  ObserverOptions options;
+  options.choice = choice;
+  return Observer("fc6", dtype, options);
+}
+
+double squared_error(const Tensor& x, float scale, Dtype dtype) {
+  const auto y = reference::doubles(fake_quantize(x, full({1}, scale), dtype));
+  const auto values = reference::doubles(x);
+  double sum = 0;
+  for (std::size_t i = 0; i < y.size(); ++i) sum += (y[i] - values[i]) * (y[i] - values[i]);
+  return sum;
+}
+
+Tensor normal(std::int64_t n, Random& random) {
+  const Tensor x({n});
+  for (std::int64_t i = 0; i < n; ++i) x.data<float>()[i] = random.normal();
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE("min-max and moving average see every tensor") {
+  Random random(1, RandomStream::test);
+  Observer all = observer(RangeChoice::min_max), average = observer(RangeChoice::moving_average);
+  double low = 0, high = 0;
+  float least = 0, greatest = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Tensor x = random_tensor({2, 3, 5}, random, -1.0f - i, 2.0f);
+    all.update(x);
+    average.update(x);
+    const auto values = x.to_vector<float>();
+    const float a = *std::min_element(values.begin(), values.end()), b = *std::max_element(values.begin(), values.end());
+    low = i ? low + 0.01 * (a - low) : a;
+    high = i ? high + 0.01 * (b - high) : b;
+    least = std::min(least, a), greatest = std::max(greatest, b);
+  }
+  CHECK(all.scale() == scale_from_range(least, greatest, Dtype::s8));
+  CHECK(average.scale() == Approx(std::max(-low, high) / 127).epsilon(1e-5));
+  CHECK_FALSE(all.constant());
+}
+
+TEST_CASE("the histogram of a growing range loses nothing") {
+  Random random(2, RandomStream::test);
+  Observer o = observer(RangeChoice::percentile);
+  o.update(zeros({7}));
+  std::int64_t total = 7;
+  std::vector<float> values(7, 0.0f);
+  for (const float reach : {0.001f, 0.5f, 0.1f, 30.0f, 1.0f, 31.0f}) {
+    const Tensor x = random_tensor({5000}, random, -reach, reach);
+    o.update(x);
+    total += x.numel();
+    for (const float v : x.to_vector<float>()) values.push_back(std::abs(v));
+  }
+  CHECK(o.histogram().size() == 2048);
+  std::int64_t below = 0;
+  std::sort(values.begin(), values.end());
+  std::size_t wrong = 0, at = 0;
+  for (std::size_t bin = 0; bin < o.histogram().size(); ++bin) {
+    below += o.histogram()[bin];
+    const double edge = static_cast<double>(o.width()) * static_cast<double>(bin + 1);
+    while (at < values.size() && values[at] < edge) ++at;
+    // a value within rounding of an edge may stand on either side
+    wrong += std::abs(below - static_cast<std::int64_t>(at)) > 2;
+  }
+  CHECK(below == total);
+  CHECK(wrong == 0);
+  CHECK(o.width() * 2048 > 31.0f * 0.99f);
+  const float expected = values[static_cast<std::size_t>(0.9999 * static_cast<double>(total))];
+  CHECK(std::abs(o.scale() * 127 - expected) <= 2 * o.width());
+}
+
+TEST_CASE("entropy and squared error clip rare outliers; squared error is near its least") {
+  Random random(3, RandomStream::test);
+  Tensor x = normal(200000, random);
+  x.data<float>()[17] = 60;
+  for (const RangeChoice choice : {RangeChoice::percentile, RangeChoice::entropy, RangeChoice::mse}) {
+    Observer o = observer(choice);
+    o.update(x);
+    INFO(static_cast<int>(choice) << " reaches " << o.scale() * 127);
+    CHECK(o.scale() * 127 < 30);
+    CHECK(o.scale() * 127 > 2.5);
+  }
+  x.data<float>()[17] = 6;
+  Observer o = observer(RangeChoice::mse);
+  o.update(x);
+  double least = HUGE_VAL;
+  for (float reach = 2; reach < 7; reach += 0.05f) least = std::min(least, squared_error(x, reach / 127, Dtype::s8));
+  CHECK(squared_error(x, o.scale(), Dtype::s8) < 1.05 * least);
+}
+
+TEST_CASE("values that are not finite, nothing seen, and constants are named") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const RangeChoice choice :
+       {RangeChoice::min_max, RangeChoice::moving_average, RangeChoice::percentile, RangeChoice::entropy, RangeChoice::mse}) {
+    Observer o = observer(choice, Dtype::u8);
+    CHECK_THROWS_WITH(o.update(tensor<float>({4}, {1, nan, INFINITY, 2})), "fc6: 2 of 4 values are not finite");
+    CHECK_THROWS_WITH(o.scale(), "fc6: no values were seen, so that it has no scale");
+    o.update(Tensor({0, 5}));
+    CHECK(o.seen() == 0);
+    o.update(zeros({3}));
+    o.update(zeros({5}));
+    CHECK(o.constant());
+    CHECK(o.scale() > 0);
+    o.update(full({5}, 3));
+    CHECK_FALSE(o.constant());
+    CHECK(o.scale() <= 3.0f / 255);
+  }
+  CHECK_THROWS_AS(parse_range_choice("best"), Error);
+  CHECK_THROWS_WITH(weight_scales(tensor<float>({2, 2}, {1, 2, nan, 4}), "fc6.weight"),
+                    "fc6.weight: 1 of 4 values are not finite");
+  CHECK(weight_scales(tensor<float>({2, 2}, {1, -2, 3, 0.5f}), "w").to_vector<float>() ==
+        std::vector<float>{2.0f / 127, 3.0f / 127});
+}
