@@ -9,4 +9,5 @@ if(NOT TARGET shrike::onednn)
   add_library(shrike::onednn UNKNOWN IMPORTED)
   set_target_properties(shrike::onednn PROPERTIES IMPORTED_LOCATION ${SHRIKE_ONEDNN_LIBRARY})
 endif()
+include(${CMAKE_CURRENT_LIST_DIR}/shrikeCuda.cmake OPTIONAL) # of a build by nvcc
 include(${CMAKE_CURRENT_LIST_DIR}/shrikeTargets.cmake)

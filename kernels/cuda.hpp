@@ -75,6 +75,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dy
 // Throws Error naming `what` unless the call succeeded; clears the error.
 void check(cudaError_t error, const char* what);
 
+// cudaErrorNoKernelImageForDevice, or the like, where the build has no code for the GPU in use.
+cudaError_t find_code();
+
 // Before a launch, if it needs more shared memory than the 48 KiB of every kernel.
 void allow_shared(const void* kernel, std::size_t bytes);
 

@@ -1,4 +1,6 @@
 // The device that the host plays: its memory is the heap.
+#include <sys/sysinfo.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -18,6 +20,13 @@ class HostCudaAllocator : public CachingAllocator {
     return posix_memalign(&block, 256, bytes) == 0 ? block : nullptr;
   }
   void raw_deallocate(void* block, std::size_t) noexcept override { std::free(block); }
+
+  std::string describe_memory() const override {
+    struct sysinfo host {};
+    sysinfo(&host);
+    return message(", ", static_cast<std::size_t>(host.freeram) * host.mem_unit, " of the host's ",
+                   static_cast<std::size_t>(host.totalram) * host.mem_unit, " free");
+  }
 };
 
 }  // namespace

@@ -1,6 +1,4 @@
 // The GPU in use, its one stream, and what its errors say.
-#include <sstream>
-
 #include "kernels/cuda.hpp"
 
 #ifndef SHRIKE_CUDA_ARCHITECTURES
@@ -9,20 +7,35 @@
 
 namespace shrike {
 
+namespace {
+
+std::string lacking_code(const cudaDeviceProp& device) {
+  return message("the build has kernels for " SHRIKE_CUDA_ARCHITECTURES ", and ", device.name, " is sm_", device.major,
+                 device.minor, ": configure with SHRIKE_CUDA_ARCHITECTURES=", device.major, device.minor);
+}
+
+CudaStatus ask_driver() {
+  int driver = 0, devices = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return {false, "no NVIDIA driver is installed"};
+  if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) return {false, cudaGetErrorString(error)};
+  if (devices == 0) return {false, "the NVIDIA driver finds no GPU"};
+  cudaDeviceProp device;
+  if (const cudaError_t error = cudaGetDeviceProperties(&device, 0); error != cudaSuccess) {
+    return {false, message("the GPU does not answer: ", cudaGetErrorString(error))};
+  }
+  const cudaError_t error = cuda::find_code();
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) return {false, lacking_code(device)};
+  if (error != cudaSuccess) return {false, message(device.name, " cannot run kernels: ", cudaGetErrorString(error))};
+  return {true, device.name};
+}
+
+}  // namespace
+
 const CudaStatus& cuda_status() {
   static const CudaStatus status = [] {
-    int driver = 0, devices = 0;
-    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
-      static_cast<void>(cudaGetLastError());
-      return CudaStatus{false, "no NVIDIA driver is installed"};
-    }
-    const cudaError_t error = cudaGetDeviceCount(&devices);
-    static_cast<void>(cudaGetLastError());
-    if (error != cudaSuccess) return CudaStatus{false, cudaGetErrorString(error)};
-    if (devices == 0) return CudaStatus{false, "the NVIDIA driver finds no GPU"};
-    cudaDeviceProp device;
-    if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) return CudaStatus{false, "the GPU does not answer"};
-    return CudaStatus{true, device.name};
+    CudaStatus found = ask_driver();
+    static_cast<void>(cudaGetLastError());  // or the next call would report it
+    return found;
   }();
   return status;
 }
@@ -33,10 +46,6 @@ void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) [[likely]]
     return;
   static_cast<void>(cudaGetLastError());
-  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
-    fail("CUDA: this build has kernels for sm_" SHRIKE_CUDA_ARCHITECTURES ", and ", properties().name, " is sm_",
-         properties().compute_capability, ": configure with SHRIKE_CUDA_ARCHITECTURES=", properties().compute_capability);
-  }
   fail("CUDA: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
 }
 
