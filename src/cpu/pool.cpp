@@ -37,7 +37,40 @@ float mean_factor(const Window& rows, const Window& columns, const PoolSizes& z)
   return 1.0f / static_cast<float>(height * width);
 }
 
+// The greatest codes of a row of windows: one pass over the channels for each pixel, which the compiler turns into vectors.
+template <class T> void greatest_codes(const PoolSizes& z, const Window& rows, const T* image, T* to) {
+  for (std::int64_t q = 0; q < z.q; ++q, to += z.c) {
+    const Window columns(q, z.w, z);
+    bool first = true;
+    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+      for (std::int64_t w = columns.begin; w < columns.end; ++w, first = false) {
+        const T* __restrict from = image + (h * z.w + w) * z.c;
+        T* __restrict best = to;
+        if (first) {
+          std::copy_n(from, z.c, best);
+        } else {
+          for (std::int64_t c = 0; c < z.c; ++c) best[c] = from[c] > best[c] ? from[c] : best[c];
+        }
+      }
+    }
+  }
+}
+
+template <class T> void max_pool_codes(const PoolSizes& z, const T* x, T* y) {
+  for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
+    greatest_codes(z, Window(p, z.h, z), x + image * z.h * z.w * z.c, y + (image * z.p + p) * z.q * z.c);
+  });
+}
+
 }  // namespace
+
+void quantized_max_pool2d_forward(Cpu, const PoolSizes& z, Dtype dtype, const void* x, void* y) {
+  if (dtype == Dtype::u8) {
+    max_pool_codes(z, static_cast<const std::uint8_t*>(x), static_cast<std::uint8_t*>(y));
+  } else {
+    max_pool_codes(z, static_cast<const std::int8_t*>(x), static_cast<std::int8_t*>(y));
+  }
+}
 
 // Channels in blocks, with positions as wide as the values, so that the compiler keeps both in vectors.
 void max_pool2d_forward(Cpu, const PoolSizes& z, const float* x, float* y, std::uint8_t* argmax) {

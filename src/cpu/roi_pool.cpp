@@ -72,7 +72,48 @@ template <class N> void greatest(N n, const Window& w, const RoiSizes& s, const 
   }
 }
 
+// The same of codes, all channels at once.
+template <class T> void greatest_codes(const Window& w, const RoiSizes& s, const T* x, T* y) {
+  std::copy_n(x + (w.row_begin * s.width + w.column_begin) * s.channels, s.channels, y);
+  for (std::int64_t row = w.row_begin; row < w.row_end; ++row) {
+    for (std::int64_t column = w.column_begin; column < w.column_end; ++column) {
+      const T* __restrict pixel = x + (row * s.width + column) * s.channels;
+      T* __restrict best = y;
+      for (std::int64_t c = 0; c < s.channels; ++c) best[c] = pixel[c] > best[c] ? pixel[c] : best[c];
+    }
+  }
+}
+
+template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
+  parallel_for(s.rois * s.out_height, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) {
+      const float* roi = rois + item / s.out_height * 5;
+      const std::int64_t image = image_of(s, roi);
+      const Bins rows = bins(roi[2], roi[4], s.spatial_scale, s.out_height, s.height);
+      const Bins columns = bins(roi[1], roi[3], s.spatial_scale, s.out_width, s.width);
+      const std::int64_t bin_row = item % s.out_height;
+      for (std::int64_t bin = 0; bin < s.out_width; ++bin) {
+        T* best = y + (item * s.out_width + bin) * s.channels;
+        const Window window{rows.begin(bin_row), rows.end(bin_row), columns.begin(bin), columns.end(bin)};
+        if (image < 0 || window.row_begin >= window.row_end || window.column_begin >= window.column_end) {
+          std::fill(best, best + s.channels, T{0});
+        } else {
+          greatest_codes(window, s, x + image * s.height * s.width * s.channels, best);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
+
+void quantized_roi_pool_forward(Cpu, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
+  if (dtype == Dtype::u8) {
+    roi_pool_codes(s, static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
+  } else {
+    roi_pool_codes(s, static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
+  }
+}
 
 void roi_pool_forward(Cpu, const RoiSizes& s, const float* x, const float* rois, float* y, std::int32_t* argmax) {
   parallel_for(s.rois * s.out_height, 1, [&](std::int64_t begin, std::int64_t end) {

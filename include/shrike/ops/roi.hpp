@@ -27,18 +27,35 @@ struct RoiSizes {
 
 // y = the greatest x of each bin, argmax its row * width + column. An empty bin has y = 0 and argmax = -1; NaN is greatest.
 SHRIKE_KERNEL(roi_pool_forward, const RoiSizes& sizes, const float* x, const float* rois, float* y, std::int32_t* argmax);
+// The same of codes, u8 or s8 as `dtype` says; an empty bin has code 0.
+SHRIKE_KERNEL(quantized_roi_pool_forward, const RoiSizes& sizes, Dtype dtype, const void* x, const float* rois, void* y);
 // dx = the sum of dy over the bins whose argmax it is, in their order.
 SHRIKE_KERNEL(roi_pool_backward, const RoiSizes& sizes, const float* dy, const float* rois, const std::int32_t* argmax,
               float* dx);
 
 // y = the mean of each bin's bilinear samples; a sample more than one pixel outside the map counts as 0.
 SHRIKE_KERNEL(roi_align_forward, const RoiSizes& sizes, const float* x, const float* rois, float* y);
+// The same of codes, rounded to codes of the same scale. So that devices agree to the bit, every step below is rounded to float
+// once, in this order, fmaf being one step and min, max, floor and ceil exact. Along each axis, for a region's corners low and
+// high, with o = 0.5 if aligned, else 0:
+//   start = fmaf(low, spatial_scale, -o)      length = fmaf(high, spatial_scale, -o) - start, at least 1 unless aligned
+//   size = length / bins                      samples = sampling_ratio, or if that is not positive, ceil(size) in [0, 2^30]
+//   at = fmaf(bin + (i + 0.5) / samples, size, start)                             for sample i = 0 .. samples - 1 of a bin
+// (the sum in the last line first). A sample with at < -1 or at > extent, or of a region whose start or length is not finite,
+// counts as 0. Else at = max(at, 0); if int(at) >= extent - 1, both its pixels are extent - 1 and f = 0; else they are int(at)
+// and int(at) + 1, and f = at - int(at). With a = 1 - f for the low pixel and b = f for the high one, rows first, columns
+// second:
+//   sum = fmaf(a_row * a_col, code(low, low), sum), then a_row * b_col, b_row * a_col, b_row * b_col likewise
+// over the rows' samples and, within, the columns'; y = clamp(rint(sum / (float(row samples) * float(column samples)))), ties
+// to even, and 0 where there is no sample.
+SHRIKE_KERNEL(quantized_roi_align_forward, const RoiSizes& sizes, Dtype dtype, const void* x, const float* rois, void* y);
 // dx = the transpose applied to dy, summed in order of the regions.
 SHRIKE_KERNEL(roi_align_backward, const RoiSizes& sizes, const float* dy, const float* rois, float* dx);
 
 }  // namespace kernels
 
-// Inputs: x [N, H, W, C], rois [K, 5]. Outputs: [K, height, width, C], and which pixels they came from, s32.
+// Inputs: x [N, H, W, C], rois [K, 5]. Outputs: [K, height, width, C], and which pixels they came from, s32. Codes (u8 or s8)
+// give codes of the same scale, and nothing else.
 struct RoiPool : Op {
   std::int64_t height = 7, width = 7;
   double spatial_scale = 1.0;
@@ -54,7 +71,7 @@ struct RoiPool : Op {
   }
 };
 
-// Inputs: x [N, H, W, C], rois [K, 5]. Output: [K, height, width, C].
+// Inputs: x [N, H, W, C], rois [K, 5]. Output: [K, height, width, C]; of codes (u8 or s8), codes of the same scale.
 struct RoiAlign : Op {
   std::int64_t height = 7, width = 7;
   double spatial_scale = 1.0;
@@ -93,6 +110,13 @@ inline Tensors RoiPool::forward(const Tensors& in) const {
   const auto sizes = detail::roi_sizes("roi_pool", in, {height, width, spatial_scale, 0, false});
   const Tensor& x = in[0];
   const Shape shape{sizes.rois, height, width, sizes.channels};
+  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8) {
+    const Tensor y(shape, x.dtype(), x.device());
+    if (y.numel() == 0) return {y};
+    dispatch(x.device(),
+             [&](auto d) { kernels::quantized_roi_pool_forward(d, sizes, x.dtype(), x.raw(), in[1].data<float>(), y.raw()); });
+    return {y};
+  }
   const Tensor y(shape, Dtype::f32, x.device());
   const Tensor argmax(shape, Dtype::s32, x.device());
   dispatch(x.device(), [&](auto d) {
@@ -114,6 +138,13 @@ inline Tensors RoiPool::backward(const BackwardContext& context) const {
 inline Tensors RoiAlign::forward(const Tensors& in) const {
   const auto sizes = detail::roi_sizes("roi_align", in, {height, width, spatial_scale, sampling_ratio, aligned});
   const Tensor& x = in[0];
+  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8) {
+    const Tensor y({sizes.rois, height, width, sizes.channels}, x.dtype(), x.device());
+    if (y.numel() == 0) return {y};
+    dispatch(x.device(),
+             [&](auto d) { kernels::quantized_roi_align_forward(d, sizes, x.dtype(), x.raw(), in[1].data<float>(), y.raw()); });
+    return {y};
+  }
   const Tensor y({sizes.rois, height, width, sizes.channels}, Dtype::f32, x.device());
   dispatch(x.device(),
            [&](auto d) { kernels::roi_align_forward(d, sizes, x.data<float>(), in[1].data<float>(), y.data<float>()); });

@@ -1,0 +1,120 @@
+// RoIAlign of codes, step by step as ops/roi.hpp defines it; compiled without contraction of multiplications and additions.
+#include <cmath>
+#include <vector>
+
+#include "shrike/core/parallel.hpp"
+#include "shrike/ops/roi.hpp"
+
+namespace shrike::kernels {
+namespace {
+
+// One sample along one axis: its two pixels and their weights.
+struct Sample {
+  std::int64_t low, high;
+  float low_weight, high_weight;
+};
+
+// The samples of a bin that count; `all` is how many there are.
+struct Axis {
+  float start = 0, size = 0;
+  std::int64_t samples = 0, extent = 0;
+
+  Axis(float low, float high, const RoiSizes& s, std::int64_t bins, std::int64_t pixels) : extent(pixels) {
+    const float offset = s.aligned ? 0.5f : 0.0f;
+    const float begin = std::fmaf(low, s.spatial_scale, -offset);
+    float length = std::fmaf(high, s.spatial_scale, -offset) - begin;
+    if (!s.aligned) length = std::max(length, 1.0f);
+    const float bin_size = length / static_cast<float>(bins);
+    if (extent == 0 || !std::isfinite(begin) || !std::isfinite(bin_size)) return;
+    start = begin;
+    size = bin_size;
+    samples = s.sampling_ratio > 0
+                  ? s.sampling_ratio
+                  : static_cast<std::int64_t>(std::clamp(std::ceil(bin_size), 0.0f, static_cast<float>(1 << 30)));
+  }
+
+  void of_bin(std::int64_t bin, std::vector<Sample>& into) const {
+    into.clear();
+    // Of the samples of a huge region only those near the map are looked at; the others count as 0.
+    double from = 0, to = static_cast<double>(samples);
+    const double step = static_cast<double>(size) / static_cast<double>(std::max<std::int64_t>(samples, 1));
+    if (samples > 64 && step > 0) {
+      // Rounding of (i + 0.5) / samples and of the place moves a sample by less than 2^-20 of the region.
+      const double origin = static_cast<double>(start) + static_cast<double>(bin) * size;
+      const double slack = 2.0 + std::ldexp(std::abs(origin) + size, -20) / step;
+      from = std::max(from, std::floor((-1.0 - origin) / step - slack));
+      to = std::min(to, std::ceil((static_cast<double>(extent) - origin) / step + slack));
+    }
+    if (!(from < to)) return;
+    for (auto i = static_cast<std::int64_t>(from); i < static_cast<std::int64_t>(to); ++i) {
+      const float part = (static_cast<float>(i) + 0.5f) / static_cast<float>(samples);
+      float at = std::fmaf(static_cast<float>(bin) + part, size, start);
+      if (!(at >= -1.0f && at <= static_cast<float>(extent))) continue;
+      at = std::max(at, 0.0f);
+      const auto low = static_cast<std::int64_t>(at);
+      if (low >= extent - 1) {
+        into.push_back({extent - 1, extent - 1, 1.0f, 0.0f});
+      } else {
+        const float fraction = at - static_cast<float>(low);
+        into.push_back({low, low + 1, 1.0f - fraction, fraction});
+      }
+    }
+  }
+};
+
+template <class T> void add_pixel(std::int64_t n, float weight, const T* __restrict codes, float* __restrict sums) {
+  for (std::int64_t c = 0; c < n; ++c) sums[c] = std::fmaf(weight, static_cast<float>(codes[c]), sums[c]);
+}
+
+template <class T> void align_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
+  const float lowest = std::is_signed_v<T> ? -128.0f : 0.0f, highest = std::is_signed_v<T> ? 127.0f : 255.0f;
+  parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> sums(static_cast<std::size_t>(s.channels));
+    std::vector<Sample> rows, columns;
+    for (std::int64_t number = begin; number < end; ++number) {
+      const float* roi = rois + number * 5;
+      const bool inside = roi[0] >= 0.0f && roi[0] < static_cast<float>(s.images);
+      const T* map = x + (inside ? static_cast<std::int64_t>(roi[0]) : 0) * s.height * s.width * s.channels;
+      const Axis vertical(roi[2], roi[4], s, s.out_height, s.height), horizontal(roi[1], roi[3], s, s.out_width, s.width);
+      const float count = static_cast<float>(vertical.samples) * static_cast<float>(horizontal.samples);
+      for (std::int64_t bin = 0; bin < s.out_height * s.out_width; ++bin) {
+        T* to = y + (number * s.out_height * s.out_width + bin) * s.channels;
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        if (!inside || !(count > 0.0f)) {
+          std::fill_n(to, s.channels, T{0});
+          continue;
+        }
+        vertical.of_bin(bin / s.out_width, rows);
+        horizontal.of_bin(bin % s.out_width, columns);
+        for (const Sample& row : rows) {
+          for (const Sample& column : columns) {
+            const auto add = [&](std::int64_t h, std::int64_t w, float weight) {
+              add_pixel(s.channels, weight, map + (h * s.width + w) * s.channels, sums.data());
+            };
+            add(row.low, column.low, row.low_weight * column.low_weight);
+            add(row.low, column.high, row.low_weight * column.high_weight);
+            add(row.high, column.low, row.high_weight * column.low_weight);
+            add(row.high, column.high, row.high_weight * column.high_weight);
+          }
+        }
+        const float* __restrict from = sums.data();
+        for (std::int64_t c = 0; c < s.channels; ++c) {
+          const float mean = std::clamp(from[c] / count, lowest, highest);
+          to[c] = static_cast<T>(static_cast<std::int32_t>(std::rint(mean)));
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void quantized_roi_align_forward(Cpu, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
+  if (dtype == Dtype::u8) {
+    align_codes(s, static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
+  } else {
+    align_codes(s, static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
+  }
+}
+
+}  // namespace shrike::kernels
