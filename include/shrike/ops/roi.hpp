@@ -46,8 +46,8 @@ SHRIKE_KERNEL(roi_align_forward, const RoiSizes& sizes, const float* x, const fl
 // and int(at) + 1, and f = at - int(at). With a = 1 - f for the low pixel and b = f for the high one, rows first, columns
 // second:
 //   sum = fmaf(a_row * a_col, code(low, low), sum), then a_row * b_col, b_row * a_col, b_row * b_col likewise
-// over the rows' samples and, within, the columns'; y = clamp(rint(sum / (float(row samples) * float(column samples)))), ties
-// to even, and 0 where there is no sample.
+// over the rows' samples and, within, the columns'; y = rint(sum / (float(row samples) * float(column samples))), ties to
+// even, clamped to [0, 255] or [-128, 127], and 0 where there is no sample.
 SHRIKE_KERNEL(quantized_roi_align_forward, const RoiSizes& sizes, Dtype dtype, const void* x, const float* rois, void* y);
 // dx = the transpose applied to dy, summed in order of the regions.
 SHRIKE_KERNEL(roi_align_backward, const RoiSizes& sizes, const float* dy, const float* rois, float* dx);
