@@ -44,13 +44,22 @@ Tensor random_floats(const Shape& shape, float low) {
   return result;
 }
 
-// Codes within `limit` of 0, or between 0 and it for u8.
-Tensor random_codes(const Shape& shape, Dtype dtype, std::uint32_t limit) {
+Tensor random_activations(const Shape& shape, Dtype dtype) {
   Random random(2, RandomStream::test);
   const Tensor result(shape, dtype);
   auto* to = static_cast<std::uint8_t*>(result.raw());
   for (std::int64_t i = 0; i < result.numel(); ++i) {
-    to[i] = static_cast<std::uint8_t>(dtype == Dtype::u8 ? random.below(limit + 1) : random.below(2 * limit + 1) - limit);
+    to[i] = static_cast<std::uint8_t>(dtype == Dtype::u8 ? random.below(256) : random.below(255) - 127);
+  }
+  return result;
+}
+
+// Normal with the greatest of a channel at about 127, as trained weights are.
+Tensor random_weights(const Shape& shape) {
+  Random random(3, RandomStream::test);
+  const Tensor result(shape, Dtype::s8);
+  for (std::int64_t i = 0; i < result.numel(); ++i) {
+    result.data<std::int8_t>()[i] = static_cast<std::int8_t>(std::clamp(32.0f * random.normal(), -127.0f, 127.0f));
   }
   return result;
 }
@@ -94,8 +103,8 @@ int main(int argc, char** argv) try {
     quantized_fully.relu = true;
     const Tensors floats{random_floats(shape, 0.0f), random_floats(weights, -1.0f), random_floats({layer.k}, -1.0f)};
     const bool first = layer.c == 3;
-    const Tensors codes{random_codes(shape, first ? Dtype::s8 : Dtype::u8, first ? 127 : 255),
-                        random_codes(weights, Dtype::s8, 127), zeros({layer.k}, Dtype::s32), full({layer.k}, 1e-4f)};
+    const Tensors codes{random_activations(shape, first ? Dtype::s8 : Dtype::u8), random_weights(weights),
+                        zeros({layer.k}, Dtype::s32), full({layer.k}, 1e-4f)};
     candidates[0] = [&] { linear ? fully.forward(floats) : conv.forward(floats); };
     candidates[1] = [&] { linear ? quantized_fully.forward(codes) : quantized_conv.forward(codes); };
     std::vector<double> times[2];

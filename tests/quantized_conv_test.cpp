@@ -109,6 +109,36 @@ TEST_CASE("int8 convolution equals the plain one to the bit") {
   }
 }
 
+TEST_CASE("int8 convolution in 3x3 tiles is exact up to the greatest sums that it takes") {
+  Random random(5, RandomStream::test);
+  for (const Dtype type : code_types) {
+    check({2, 9, 14, 32, 48, 3, 3, {.padding = 1}}, type, random);
+    check({1, 8, 7, 96, 80, 3, 3, {.padding = 2}}, type, random);
+    check({1, 3, 3, 32, 16, 3, 3, {}}, type, random);
+    // Weights of one sign, and inputs all at the end, just below, at and above 2^25: 131586 * 255 < 2^25 <= 131587 * 255.
+    const std::int64_t depth = 9 * 160;
+    const std::int64_t at = type == Dtype::u8 ? 131586 : 262143;
+    for (const std::int64_t total : {at, at + 1, -at, -at - 1}) {
+      const std::int64_t spread = type == Dtype::u8 ? depth : 9 * 320;
+      const Tensor weight({16, 3, 3, spread / 9}, Dtype::s8);
+      for (std::int64_t i = 0; i < weight.numel(); ++i) {
+        const std::int64_t place = i % spread, size = std::abs(total);
+        const std::int64_t value = size / spread + (place < size % spread ? 1 : 0);
+        weight.data<std::int8_t>()[i] = static_cast<std::int8_t>(total < 0 ? -value : value);
+      }
+      const Tensor x({1, 6, 5, spread / 9}, type);
+      std::memset(x.raw(), type == Dtype::u8 ? 255 : 128, x.bytes());
+      QuantizedConv2d op;
+      op.output = "f32";
+      const auto sum = static_cast<float>(total * (type == Dtype::u8 ? 255 : -128));
+      quantized::on_every_isa([&] {
+        const Tensor y = call(op, {x, weight, zeros({16}, Dtype::s32), full({16}, 1.0f)})[0];
+        CHECK(quantized::same(y, full(y.shape(), sum)));
+      });
+    }
+  }
+}
+
 TEST_CASE("int8 convolution is exact at the ends of the range") {
   Random random(3, RandomStream::test);
   for (const Dtype type : code_types) {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "int8_kernels.hpp"
+#include "int8_winograd.hpp"
 #include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
 
@@ -213,12 +214,14 @@ void by_panels(const Product& m, const Target& target) {
 void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, const kernels::QuantizedOperands& o) {
   const auto code = [](Dtype dtype) { return dtype == Dtype::u8 ? 0 : dtype == Dtype::s8 ? 1 : 2; };
   const Finish how{code(to.y), code(to.residual), to.low(), to.high(), to.residual_multiplier};
+  const Kernels& isa = kernels();
+  if (winograd::fits(isa, z, to.x, o.weight)) return winograd::convolve(isa, how, z, to.x, o);
   const auto y_size = static_cast<std::int64_t>(size_of(to.y));
   const std::int64_t channels = z.c / z.groups, columns = z.k / z.groups;
   for (std::int64_t group = 0; group < z.groups; ++group) {
     const std::int64_t k = group * columns;
     const Product m{z,
-                    kernels(),
+                    isa,
                     to.x,
                     static_cast<const std::uint8_t*>(o.x) + group * channels,
                     o.weight + k * z.r * z.s * channels,
