@@ -1,0 +1,8 @@
+// The kernels of wgrad: see gemm_tf32.cuh and gemm_fp32.cuh for the products, conv_operands.cuh for what they read.
+#include "kernels/conv_passes.cuh"
+
+namespace shrike::kernels {
+
+std::span<const ConvCandidate> wgrad_candidates() { return gemm::candidates<gemm::Wgrad>; }
+
+}  // namespace shrike::kernels
