@@ -171,8 +171,8 @@ template <int Extent, int Depth, int Threads, bool Vector> class MatrixRows {
   int row_, depth_, k_, left_;
 };
 
-// How operands that are not contiguous along K share out a tile: thread to a row of K and every so many columns of it, so that what
-// a row costs to find is paid once.
+// How operands that are not contiguous along K share out a tile: thread to a row of K and every so many columns of it, so that
+// what a row costs to find is paid once.
 template <int Extent, int Depth, int Threads, bool Vector> struct ColumnPieces {
   static constexpr bool along_k = false;
   static constexpr bool vector = Vector;
@@ -197,7 +197,8 @@ template <int Extent, int Depth, int Threads, bool Vector> struct ColumnPieces {
 };
 
 // A of wgrad: dy [pixels, k], whose rows are K.
-template <int Extent, int Depth, int Threads, bool Vector> class MatrixColumns : public ColumnPieces<Extent, Depth, Threads, Vector> {
+template <int Extent, int Depth, int Threads, bool Vector> class MatrixColumns
+    : public ColumnPieces<Extent, Depth, Threads, Vector> {
  public:
   using Base = ColumnPieces<Extent, Depth, Threads, Vector>;
   using Source = Matrix;
@@ -230,7 +231,8 @@ template <int Extent, int Depth, int Threads, bool Vector> class MatrixColumns :
 };
 
 // B of wgrad: row k is output pixel k, column = (tap, channel).
-template <int Extent, int Depth, int Threads, bool Vector> class PixelColumns : public ColumnPieces<Extent, Depth, Threads, Vector> {
+template <int Extent, int Depth, int Threads, bool Vector> class PixelColumns
+    : public ColumnPieces<Extent, Depth, Threads, Vector> {
  public:
   using Base = ColumnPieces<Extent, Depth, Threads, Vector>;
   using Source = PixelMap;
@@ -252,7 +254,8 @@ template <int Extent, int Depth, int Threads, bool Vector> class PixelColumns : 
       const int m = k_ + i * Base::apart;
       Pixel at{0, outside, 0};
       if (m < map_.pixels) at = first_pixel(map_, m);
-      const float* from = map_.data + (static_cast<std::int64_t>(at.n * map_.height + at.h) * map_.width + at.w) * map_.channels;
+      const float* from =
+          map_.data + (static_cast<std::int64_t>(at.n * map_.height + at.h) * map_.width + at.w) * map_.channels;
 #pragma unroll
       for (int j = 0; j < Base::wide; ++j) {
         const bool valid = static_cast<unsigned>(at.h + tap_h_[j]) < static_cast<unsigned>(map_.height) &&
@@ -284,7 +287,8 @@ struct TapMap {
 };
 
 // B of dgrad: k = (tap, filter), column = channel.
-template <int Extent, int Depth, int Threads, bool Vector> class TapColumns : public ColumnPieces<Extent, Depth, Threads, Vector> {
+template <int Extent, int Depth, int Threads, bool Vector> class TapColumns
+    : public ColumnPieces<Extent, Depth, Threads, Vector> {
  public:
   using Base = ColumnPieces<Extent, Depth, Threads, Vector>;
   using Source = TapMap;

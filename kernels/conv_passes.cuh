@@ -5,9 +5,9 @@
 //   dgrad    n h w         c          (r, s, k)    dy around input pixels   weight, its taps in turn
 //   wgrad    k             (r, s, c)  n p q        dy                       x around output pixels
 //
-// dgrad with a stride: input row h meets tap r where (h + padding - r dilation) is a multiple of the stride, so which taps there
-// are depends on h modulo the stride only. The pixels of each remainder are a product of their own, of just those taps, which
-// steps through dy by stride 1: no multiplication by the zeros between dy's pixels.
+// dgrad with a stride: input row h meets tap r where (h + padding - r dilation) is a multiple of the stride, so which taps
+// there are depends on h modulo the stride only. The pixels of each remainder are a product of their own, of just those taps,
+// which steps through dy by stride 1: no multiplication by the zeros between dy's pixels.
 #pragma once
 
 #include <array>
@@ -68,8 +68,21 @@ inline Epilogue make_epilogue(const Product& product, float* out) {
 // x as output pixels meet it.
 inline PixelMap input_map(const Conv2dSizes& z, const float* x) {
   const int origin = -narrow(z.padding), step = narrow(z.dilation);
-  return {x,           narrow(z.h), narrow(z.w),  narrow(z.c),  narrow(z.r),  narrow(z.s),        narrow(z.stride),       origin,
-          origin,      step,        step,         Divisor(z.p), Divisor(z.q), narrow(z.n * z.p * z.q), narrow(z.r * z.s * z.c)};
+  return {x,
+          narrow(z.h),
+          narrow(z.w),
+          narrow(z.c),
+          narrow(z.r),
+          narrow(z.s),
+          narrow(z.stride),
+          origin,
+          origin,
+          step,
+          step,
+          Divisor(z.p),
+          Divisor(z.q),
+          narrow(z.n * z.p * z.q),
+          narrow(z.r * z.s * z.c)};
 }
 
 struct Fprop {
@@ -127,11 +140,23 @@ struct Dgrad {
         const int across = narrow(std::max<std::int64_t>(w.taps, 1));
         const Product sizes{z.n * h.count * w.count, z.c, taps * z.k};
         Epilogue epilogue = make_epilogue(sizes, at.out);
-        epilogue.row_map = {z.stride == 1, Divisor(h.count),  Divisor(w.count), narrow(z.h), narrow(z.w),
-                            narrow(z.stride), narrow(i), narrow(j)};
-        const PixelMap a{at.dy,           narrow(z.p),      narrow(z.q),      narrow(z.k),   narrow(h.taps),
-                         across,          1,                narrow(h.origin), narrow(w.origin), narrow(h.step),
-                         narrow(w.step),  Divisor(h.count), Divisor(w.count), narrow(sizes.m), narrow(sizes.k)};
+        epilogue.row_map = {z.stride == 1, Divisor(h.count), Divisor(w.count), narrow(z.h),
+                            narrow(z.w),   narrow(z.stride), narrow(i),        narrow(j)};
+        const PixelMap a{at.dy,
+                         narrow(z.p),
+                         narrow(z.q),
+                         narrow(z.k),
+                         narrow(h.taps),
+                         across,
+                         1,
+                         narrow(h.origin),
+                         narrow(w.origin),
+                         narrow(h.step),
+                         narrow(w.step),
+                         Divisor(h.count),
+                         Divisor(w.count),
+                         narrow(sizes.m),
+                         narrow(sizes.k)};
         const TapMap b{at.weight,
                        across,
                        Divisor(z.k),
@@ -198,24 +223,21 @@ template <class Pass, class Tile, bool Tf32, bool VectorA, bool VectorB, class P
   const dim3 grid(static_cast<unsigned>((m + Tile::m - 1) / Tile::m) * tiles_n, 1, static_cast<unsigned>(splits));
   const Sizes sizes{narrow(k), static_cast<int>(tiles_n), narrow(per_split)};
   if constexpr (Tf32) {
-    cuda::launch(gemm_tf32_kernel<Tile, A, B>, grid, Tile::threads, tensor_shared_bytes<Tile, A, B>(), problem.a, problem.b, sizes,
-                 problem.epilogue);
+    cuda::launch(gemm_tf32_kernel<Tile, A, B>, grid, Tile::threads, tensor_shared_bytes<Tile, A, B>(), problem.a, problem.b,
+                 sizes, problem.epilogue);
   } else {
-    cuda::launch(gemm_fp32_kernel<Tile, A, B>, grid, Tile::threads, float_shared_bytes<Tile, A, B>(), problem.a, problem.b, sizes,
-                 problem.epilogue);
+    cuda::launch(gemm_fp32_kernel<Tile, A, B>, grid, Tile::threads, float_shared_bytes<Tile, A, B>(), problem.a, problem.b,
+                 sizes, problem.epilogue);
   }
   if (splits > 1) {
-    cuda::launch(sum_splits_kernel, std::min(cuda::blocks_for(m * ((n + 3) / 4), 256), 4096u), 256, 0, splits, problem.epilogue);
+    cuda::launch(sum_splits_kernel, std::min(cuda::blocks_for(m * ((n + 3) / 4), 256), 4096u), 256, 0, splits,
+                 problem.epilogue);
   }
 }
 
 // By single elements there is one shape of tile for each precision: such maps are small, or narrow like an image.
-template <bool Tf32> struct Ragged {
-  using Tile = FloatTile<64, 64, 16, 2>;
-};
-template <> struct Ragged<true> {
-  using Tile = TensorTile<128, 64, 64, 32, 3, 2>;
-};
+template <bool Tf32> struct Ragged { using Tile = FloatTile<64, 64, 16, 2>; };
+template <> struct Ragged<true> { using Tile = TensorTile<128, 64, 64, 32, 3, 2>; };
 
 template <class Pass, class Tile, bool Tf32> void run_tile(const Conv2dSizes& sizes, const ConvPointers& pointers) {
   Pass::each(sizes, pointers, [](const auto& problem) {
@@ -256,8 +278,7 @@ template <class Pass, class Tile, bool Tf32> constexpr ConvCandidate candidate(c
 
 // Tiles, warps' parts, stages, blocks meant to share a multiprocessor. 256 x 128 reads least of shared memory and of L2; the
 // smaller ones are for few filters, small maps and devices with 100 KiB of shared memory.
-template <class Pass>
-inline constexpr std::array<ConvCandidate, 7> candidates = {
+template <class Pass> inline constexpr std::array<ConvCandidate, 7> candidates = {
     candidate<Pass, TensorTile<256, 128, 64, 64, 3, 1>, true>("tf32_256x128"),
     candidate<Pass, TensorTile<128, 128, 64, 64, 3, 2>, true>("tf32_128x128"),
     candidate<Pass, TensorTile<128, 64, 64, 32, 3, 2>, true>("tf32_128x64"),

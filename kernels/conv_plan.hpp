@@ -21,9 +21,9 @@ struct Plan {
   double seconds;
 };
 
-// A multiprocessor does its share of the tiles one after another, in effect, whether or not they overlap; starting and storing a
-// tile costs about 4 turns more. A split K costs memory traffic, splits + 1 times the output, and a second launch. The clock and
-// bandwidth are those of an H100; on another device they scale all candidates alike, nearly, and only the order matters.
+// A multiprocessor does its share of the tiles one after another, in effect, whether or not they overlap; starting and storing
+// a tile costs about 4 turns more. A split K costs memory traffic, splits + 1 times the output, and a second launch. The clock
+// and bandwidth are those of an H100; on another device they scale all candidates alike, nearly, and only the order matters.
 inline Plan plan(const Product& product, const TileModel& tile, const cuda::Properties& device) {
   constexpr double clock = 1.7e9, bandwidth = 2.5e12, launch = 3e-6;
   constexpr std::int64_t most_bytes = 128 << 20;

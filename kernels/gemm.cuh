@@ -2,8 +2,8 @@
 //
 // C [m, n] = A [m, k] B [k, n]. A convolution is such a product of matrices that are never written down: an operand
 // (conv_operands.cuh) finds the elements of its tile in a feature map while it loads them. Where m n is too small to occupy the
-// multiprocessors, K is cut into splits, blockIdx.z; each writes its sums to memory of its own and sum_splits_kernel adds them in
-// order, so that two runs agree to the bit.
+// multiprocessors, K is cut into splits, blockIdx.z; each writes its sums to memory of its own and sum_splits_kernel adds them
+// in order, so that two runs agree to the bit.
 #pragma once
 
 #include "kernels/cuda.hpp"
@@ -98,7 +98,8 @@ struct Sizes {
 inline __global__ void sum_splits_kernel(int splits, Epilogue epilogue) {
   const int groups = (epilogue.columns + 3) / 4;
   const std::int64_t count = std::int64_t{epilogue.rows} * groups;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += std::int64_t{gridDim.x} * blockDim.x) {
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
+       i += std::int64_t{gridDim.x} * blockDim.x) {
     const int row = static_cast<int>(i / groups), column = static_cast<int>(i % groups) * 4;
     float sum[4] = {};
     for (int split = 0; split < splits; ++split) {

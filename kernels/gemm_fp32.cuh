@@ -4,9 +4,9 @@
 // 4 ty + 64 u + 0 .. 3 and columns 4 tx + 64 v + 0 .. 3. Two buffers in shared memory, both [Depth][extent]: the next turn's
 // elements are loaded into registers before this one is multiplied and stored after it, so that one barrier a turn is enough.
 //
-// Bound: with 128 x 128, a thread reads 16 floats of shared memory for 64 multiply-adds. A warp's 32 threads are 4 x 8, so that it
-// reads 192 different bytes of A and B, twice, and 2048 multiply-adds take 16 clocks of a multiprocessor with 128 lanes: FFMA is
-// the bound. With 64 x 64, 8 floats for 16: shared memory is as long.
+// Bound: with 128 x 128, a thread reads 16 floats of shared memory for 64 multiply-adds. A warp's 32 threads are 4 x 8, so that
+// it reads 192 different bytes of A and B, twice, and 2048 multiply-adds take 16 clocks of a multiprocessor with 128 lanes:
+// FFMA is the bound. With 64 x 64, 8 floats for 16: shared memory is as long.
 #pragma once
 
 #include "kernels/gemm.cuh"
@@ -56,8 +56,7 @@ template <class Tile, class A, class B> constexpr std::size_t float_shared_bytes
 }
 
 // Writes all of C (=), or of this split's part. Bytes and operations as for gemm_tf32_kernel.
-template <class Tile, class A, class B>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+template <class Tile, class A, class B> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     gemm_fp32_kernel(typename A::Source a_source, typename B::Source b_source, Sizes sizes, Epilogue epilogue) {
   SHRIKE_DYNAMIC_SHARED(float, shared);
   constexpr int pitch_a = Tile::m + 4, pitch_b = Tile::n + 4;

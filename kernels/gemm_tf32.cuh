@@ -1,18 +1,18 @@
 // C = A B on tensor cores, operands rounded to TF32, sums in fp32: sm_80 and up.
 //
-// A block computes a tile of C, M x N, by turns of 32 along K. Copies of the next Stages - 1 turns are under way (cp.async) while
-// the warps multiply this one; a warp owns WarpM x WarpN of the tile as 16 x 8 products of mma.sync.m16n8k8.
+// A block computes a tile of C, M x N, by turns of 32 along K. Copies of the next Stages - 1 turns are under way (cp.async)
+// while the warps multiply this one; a warp owns WarpM x WarpN of the tile as 16 x 8 products of mma.sync.m16n8k8.
 //
-// Which row of C a row of an mma stands for is ours to choose. Here row g of half h of mma i is 32 (i / 2) + 4 g + 2 (i % 2) + h of
-// the warp's rows, and column g of mma j is 32 (j / 4) + 4 g + j % 4 of its columns. So, with lane = 4 g + t,
+// Which row of C a row of an mma stands for is ours to choose. Here row g of half h of mma i is 32 (i / 2) + 4 g + 2 (i % 2) +
+// h of the warp's rows, and column g of mma j is 32 (j / 4) + 4 g + j % 4 of its columns. So, with lane = 4 g + t,
 // - an operand contiguous along rows (or columns) is read as float4: [k + t][32 q + 4 g .. + 3] feeds four fragments at once;
 // - a thread ends up with 8 neighbours in a row of C, which it stores as two float4.
 // Shared memory without bank conflicts: along K, a row is 128 bytes whose 16-byte pieces are permuted by ^ (row / 4) % 8, for
 // ldmatrix reads rows 4 apart; otherwise a row of K is padded by 8 floats, so that rows t = 0 .. 3 fall into different banks.
 //
-// Bound, a turn of a 128 x 128 tile: 512 mma are 819 clocks of an H100's multiprocessor at the rate that mma.sync reaches (0.62 of
-// wgmma's, 640 multiply-adds a clock). Warps of 64 x 64 read 64 KiB of shared memory for them and the copies write 32 KiB: 768
-// clocks. Warps of 64 x 32 read 96 KiB, 1024 clocks: there shared memory is the bound.
+// Bound, a turn of a 128 x 128 tile: 512 mma are 819 clocks of an H100's multiprocessor at the rate that mma.sync reaches (0.62
+// of wgmma's, 640 multiply-adds a clock). Warps of 64 x 64 read 64 KiB of shared memory for them and the copies write 32 KiB:
+// 768 clocks. Warps of 64 x 32 read 96 KiB, 1024 clocks: there shared memory is the bound.
 #pragma once
 
 #include "kernels/gemm.cuh"
@@ -109,10 +109,9 @@ template <int Count, int Registers> __device__ __forceinline__ void round_tf32(u
   }
 }
 
-// Writes all of C (=), or of this split's part. Bytes: A once for every column of tiles, B once for every row of them, mostly out
-// of L2; C once. Operations: 2 m n k.
-template <class Tile, class A, class B>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+// Writes all of C (=), or of this split's part. Bytes: A once for every column of tiles, B once for every row of them, mostly
+// out of L2; C once. Operations: 2 m n k.
+template <class Tile, class A, class B> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     gemm_tf32_kernel(typename A::Source a_source, typename B::Source b_source, Sizes sizes, Epilogue epilogue) {
   SHRIKE_DYNAMIC_SHARED(float, shared);
   constexpr int stage_floats = TensorLayout<A>::floats + TensorLayout<B>::floats;
