@@ -229,10 +229,7 @@ template <class Pass, class Tile, bool Tf32, bool VectorA, bool VectorB, class P
     cuda::launch(gemm_fp32_kernel<Tile, A, B>, grid, Tile::threads, float_shared_bytes<Tile, A, B>(), problem.a, problem.b,
                  sizes, problem.epilogue);
   }
-  if (splits > 1) {
-    cuda::launch(sum_splits_kernel, std::min(cuda::blocks_for(m * ((n + 3) / 4), 256), 4096u), 256, 0, splits,
-                 problem.epilogue);
-  }
+  if (splits > 1) sum_splits(splits, problem.epilogue);
 }
 
 // By single elements there is one shape of tile for each precision: such maps are small, or narrow like an image.
@@ -255,10 +252,12 @@ template <class Pass, class Tile, bool Tf32> void run_tile(const Conv2dSizes& si
 template <class Pass, class Tile, bool Tf32> bool supported(const Conv2dSizes& sizes, const cuda::Properties& device) {
   if (!fits(sizes)) return false;
   if (!Pass::vectors(sizes) && !std::is_same_v<Tile, typename Ragged<Tf32>::Tile>) return false;
-  if constexpr (!Tf32) return true;
-  constexpr std::size_t bytes = tensor_shared_bytes<Tile, typename Pass::template A<Tile::m, 32, Tile::threads, true>,
-                                                    typename Pass::template B<Tile::n, 32, Tile::threads, true>>();
-  return device.compute_capability >= 80 && bytes <= device.shared_per_block_optin;
+  if constexpr (Tf32) {
+    constexpr std::size_t bytes = tensor_shared_bytes<Tile, typename Pass::template A<Tile::m, 32, Tile::threads, true>,
+                                                      typename Pass::template B<Tile::n, 32, Tile::threads, true>>();
+    return device.compute_capability >= 80 && bytes <= device.shared_per_block_optin;
+  }
+  return true;
 }
 
 template <class Pass, class Tile, bool Tf32> double predict(const Conv2dSizes& sizes, const cuda::Properties& device) {

@@ -93,26 +93,7 @@ struct Sizes {
   int tiles_per_split;  // of K
 };
 
-// out = the sum over splits, in order, finished. Thread i owns group i of four columns, i + threads of the grid, ... Bound by
-// bandwidth: 4 (splits + 1) bytes an element.
-inline __global__ void sum_splits_kernel(int splits, Epilogue epilogue) {
-  const int groups = (epilogue.columns + 3) / 4;
-  const std::int64_t count = std::int64_t{epilogue.rows} * groups;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
-       i += std::int64_t{gridDim.x} * blockDim.x) {
-    const int row = static_cast<int>(i / groups), column = static_cast<int>(i % groups) * 4;
-    float sum[4] = {};
-    for (int split = 0; split < splits; ++split) {
-      const float* from = epilogue.part(static_cast<unsigned>(split)) + std::int64_t{row} * epilogue.columns + column;
-      if (epilogue.vectors) {
-        const float4 v = *reinterpret_cast<const float4*>(from);
-        sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
-      } else {
-        for (int e = 0; e < 4 && column + e < epilogue.columns; ++e) sum[e] += from[e];
-      }
-    }
-    epilogue.store(row, column, make_float4(sum[0], sum[1], sum[2], sum[3]), nullptr);
-  }
-}
+// out = the sum over splits, in order, finished.
+void sum_splits(int splits, const Epilogue& epilogue);
 
 }  // namespace shrike::kernels::gemm
