@@ -1,10 +1,12 @@
 // Convolution on the device: which kernel computes a pass, and the pass over dy that precedes the gradients.
 #include "kernels/conv.hpp"
 
-#include <atomic>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "shrike/core/cuda.hpp"
+#include "src/cuda/providers.hpp"
 
 namespace shrike::kernels {
 
@@ -13,8 +15,6 @@ std::span<const ConvCandidate> dgrad_candidates();
 std::span<const ConvCandidate> wgrad_candidates();
 
 namespace {
-
-std::atomic<ConvRunner> chosen_runner{nullptr};
 
 constexpr int sum_columns = 32, sum_lanes = 8;
 
@@ -93,11 +93,50 @@ const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes) {
   return *best;
 }
 
-void set_conv_runner(ConvRunner runner) { chosen_runner = runner; }
+namespace {
 
-void run_conv(ConvPass pass, const Conv2dSizes& sizes, const ConvPointers& pointers) {
-  if (const ConvRunner runner = chosen_runner) return runner(pass, sizes, pointers);
-  predicted_conv(pass, sizes).run(sizes, pointers);
+bool is_product(const Conv2dSizes& z) {
+  return z.h == 1 && z.w == 1 && z.r == 1 && z.s == 1 && z.padding == 0 && z.groups == 1;
+}
+
+// What the vendor has for the pass. Neither library adds a residual.
+void add_vendor(std::vector<cuda::Way>& ways, ConvPass pass, const Conv2dSizes& z, const ConvPointers& at) {
+  if (at.residual != nullptr || z.n == 0) return;
+  const bool product = is_product(z);
+  if (pass == ConvPass::fprop) {
+    if (!product) return cuda::add_vendor_forward(ways, z, at.x, at.weight, at.bias, at.out);
+    cuda::add_vendor_product(ways, false, true, z.n, z.k, z.c, at.x, at.weight, at.bias, z.relu, at.out);
+  } else if (pass == ConvPass::dgrad) {
+    if (!product) return cuda::add_vendor_backward_data(ways, z, at.weight, at.dy, at.out);
+    cuda::add_vendor_product(ways, false, false, z.n, z.c, z.k, at.dy, at.weight, nullptr, false, at.out);
+  } else {
+    if (!product) return cuda::add_vendor_backward_weight(ways, z, at.x, at.dy, at.out);
+    cuda::add_vendor_product(ways, true, false, z.k, z.c, z.n, at.dy, at.x, nullptr, false, at.out);
+  }
+}
+
+}  // namespace
+
+void run_conv(ConvPass pass, const Conv2dSizes& sizes, const ConvPointers& at) {
+  const ConvCandidate& best = predicted_conv(pass, sizes);
+  const auto candidates = conv_candidates(pass);
+  std::vector<cuda::Way> ways{{best.name, [&] { best.run(sizes, at); }}};
+  for (const ConvCandidate& candidate : candidates) {
+    const bool other = &candidate != &best && &candidate != &candidates.back();
+    if (!other || (candidate.tf32 && !cuda_settings().tf32) || !candidate.supported(sizes, cuda::properties())) continue;
+    ways.push_back({candidate.name, [&] { candidate.run(sizes, at); }});
+  }
+  add_vendor(ways, pass, sizes, at);
+  const bool bias = at.bias != nullptr;
+  const char* const name = pass == ConvPass::fprop   ? "conv2d_forward"
+                           : pass == ConvPass::dgrad ? "conv2d_backward_data"
+                                                     : "conv2d_backward_weight";
+  const char* const product = pass == ConvPass::fprop   ? "linear_forward"
+                              : pass == ConvPass::dgrad ? "linear_backward_data"
+                                                        : "linear_backward_weight";
+  cuda::run_best(is_product(sizes) ? cuda::product_key(product, sizes.n, sizes.k, sizes.c, bias, sizes.relu)
+                                   : cuda::conv_key(name, sizes, bias),
+                 ways);
 }
 
 void conv_gradients(const Conv2dSizes& sizes, const ConvPointers& pointers, const float* y, float* dx, float* dweight,

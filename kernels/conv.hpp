@@ -37,9 +37,8 @@ std::span<const ConvCandidate> conv_candidates(ConvPass pass);
 // The supported candidate of the least predicted time, among those without TF32 where that is switched off.
 const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes);
 
-// Runs a pass by whatever the hook chooses; null, the default, means by predicted_conv.
-using ConvRunner = void (*)(ConvPass pass, const Conv2dSizes& sizes, const ConvPointers& pointers);
-void set_conv_runner(ConvRunner runner);
+// Runs a pass by the provider that cuda_settings() asks for: predicted_conv's candidate where ours are, or the fastest of ours
+// and the vendor's.
 void run_conv(ConvPass pass, const Conv2dSizes& sizes, const ConvPointers& pointers);
 
 Conv2dSizes as_conv(const LinearSizes& sizes);

@@ -276,13 +276,14 @@ template <class Pass, class Tile, bool Tf32> constexpr ConvCandidate candidate(c
 }
 
 // Tiles, warps' parts, stages, blocks meant to share a multiprocessor. 256 x 128 reads least of shared memory and of L2; the
-// smaller ones are for few filters, small maps and devices with 100 KiB of shared memory.
+// smaller ones are for few filters, small maps and devices with 100 KiB of shared memory. wgrad in fp32 needs more registers
+// than two blocks leave each other.
 template <class Pass> inline constexpr std::array<ConvCandidate, 7> candidates = {
     candidate<Pass, TensorTile<256, 128, 64, 64, 3, 1>, true>("tf32_256x128"),
     candidate<Pass, TensorTile<128, 128, 64, 64, 3, 2>, true>("tf32_128x128"),
     candidate<Pass, TensorTile<128, 64, 64, 32, 3, 2>, true>("tf32_128x64"),
     candidate<Pass, TensorTile<64, 64, 32, 32, 3, 4>, true>("tf32_64x64"),
-    candidate<Pass, FloatTile<128, 128, 8, 2>, false>("fp32_128x128"),
+    candidate<Pass, FloatTile<128, 128, 8, Pass::pass == ConvPass::wgrad ? 1 : 2>, false>("fp32_128x128"),
     candidate<Pass, FloatTile<64, 64, 16, 2>, false>("fp32_64x64"),
     ConvCandidate{"naive", false, always, last, run_naive<Pass>}};
 

@@ -7,6 +7,8 @@
 // Bound: with 128 x 128, a thread reads 16 floats of shared memory for 64 multiply-adds. A warp's 32 threads are 4 x 8, so that
 // it reads 192 different bytes of A and B, twice, and 2048 multiply-adds take 16 clocks of a multiprocessor with 128 lanes:
 // FFMA is the bound. With 64 x 64, 8 floats for 16: shared memory is as long.
+//
+// Registers by ptxas for sm_90 (fprop, dgrad, wgrad): 128x128 127, 127, 157; 64x64 79, 79, 79. No spills.
 #pragma once
 
 #include "kernels/gemm.cuh"

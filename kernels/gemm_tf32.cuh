@@ -13,6 +13,13 @@
 // Bound, a turn of a 128 x 128 tile: 512 mma are 819 clocks of an H100's multiprocessor at the rate that mma.sync reaches (0.62
 // of wgmma's, 640 multiply-adds a clock). Warps of 64 x 64 read 64 KiB of shared memory for them and the copies write 32 KiB:
 // 768 clocks. Warps of 64 x 32 read 96 KiB, 1024 clocks: there shared memory is the bound.
+//
+// Registers and KiB of shared memory by ptxas for sm_90 (fprop, dgrad, wgrad), and the blocks of a multiprocessor they leave
+// room for:
+//   256x128, 256 threads    223, 214, 214    144, 147, 150    1, 1, 1
+//   128x128, 128 threads    227, 214, 212     96,  99, 102    2, 2, 2
+//   128x64,  128 threads    159, 147, 136     72,  75,  78    3, 3, 2
+//   64x64,   128 threads    111, 102, 104     48,  51,  54    4, 4, 4
 #pragma once
 
 #include "kernels/gemm.cuh"
