@@ -1,6 +1,8 @@
 #include "shrike/detection/anchors.hpp"
 
 #include <cmath>
+#include <map>
+#include <mutex>
 
 namespace shrike {
 
@@ -22,6 +24,22 @@ std::vector<Box> base_anchors(const AnchorOptions& options) {
   return base;
 }
 
+namespace {
+
+// [A, 4] on `device`. A device keeps those it has seen: a training step uploads none again, and nothing waits for a copy.
+Tensor base_tensor(const std::vector<float>& base, Device device) {
+  const Shape shape{static_cast<std::int64_t>(base.size() / 4), 4};
+  if (device == Device::cpu) return tensor(shape, base);
+  static std::mutex mutex;
+  static auto* kept = new std::map<std::vector<float>, Tensor>;  // never destroyed: the device may be gone by then
+  const std::lock_guard lock(mutex);
+  Tensor& entry = (*kept)[base];
+  if (!entry.defined()) entry = tensor(shape, base, device);
+  return entry;
+}
+
+}  // namespace
+
 Tensor anchors(const AnchorOptions& options, std::int64_t stride_y, std::int64_t stride_x, std::int64_t map_height,
                std::int64_t map_width, Device device) {
   SHRIKE_CHECK(stride_y > 0 && stride_x > 0, "anchors: strides ", stride_y, " and ", stride_x, ", expected positive ones");
@@ -29,7 +47,7 @@ Tensor anchors(const AnchorOptions& options, std::int64_t stride_y, std::int64_t
   std::vector<float> base;
   for (const Box& box : base_anchors(options)) base.insert(base.end(), {box.x1, box.y1, box.x2, box.y2});
   const std::int64_t per_cell = options.per_cell();
-  const Tensor base_boxes = tensor({per_cell, 4}, base, device);
+  const Tensor base_boxes = base_tensor(base, device);
   const Tensor boxes({map_height * map_width * per_cell, 4}, Dtype::f32, device);
   const auto y = static_cast<float>(stride_y);
   const auto x = static_cast<float>(stride_x);

@@ -1,6 +1,7 @@
 #include "shrike/detection/proposals.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "shrike/ops/nms.hpp"
 
@@ -97,18 +98,27 @@ std::vector<Detection> detections(const Tensor& class_logits, const Tensor& delt
                                   boxes.data<float>(), scores.data<float>(), labels.data<std::int32_t>(),
                                   count.data<std::int32_t>());
   });
-  // The result goes to the host in any case, and most candidates drop out: the count is worth reading.
-  const Tensor order = top_k(scores, count.item<std::int32_t>());
+  // Most candidates drop out, and the host knows how many at no cost; a device passes over them rather than wait.
+  const Tensor order = device == Device::cpu ? top_k(scores, count.item<std::int32_t>()) : best(scores, candidates);
   const std::int64_t most = std::min(order.numel(), options.max_detections);
   const NmsResult kept = nms_in_order(boxes, order, labels, options.nms_threshold, most);
-  const Proposals best_ones = gather(most, kept.keep, boxes, scores);
-  const auto index = kept.keep.to_vector<std::int32_t>();
-  const auto values = best_ones.boxes.to_vector<float>();
-  const auto score = best_ones.scores.to_vector<float>();
+  // Boxes, scores and indices one after the other, so that one copy brings them to the host.
+  const Tensor found({6 * most}, Dtype::f32, device);
+  float* const found_scores = found.data<float>() + 4 * most;
+  float* const found_index = found_scores + most;  // the bits of s32
+  dispatch(device, [&](auto d) {
+    kernels::proposal_gather(d, {most, kept.keep.numel()}, kept.keep.data<std::int32_t>(), boxes.data<float>(),
+                             scores.data<float>(), found.data<float>(), found_scores, count.data<std::int32_t>());
+    if (most > 0) kernels::copy_bytes(d, found_index, device, kept.keep.raw(), device, kept.keep.bytes());
+  });
+  const auto values = found.to_vector<float>();
+  const auto rows = static_cast<std::size_t>(most);
   std::vector<Detection> result;
-  for (std::size_t i = 0; i < index.size() && index[i] >= 0; ++i) {
+  for (std::size_t i = 0; i < rows; ++i) {
+    const auto index = std::bit_cast<std::int32_t>(values[5 * rows + i]);
+    if (index < 0) break;
     const Box box{values[4 * i], values[4 * i + 1], values[4 * i + 2], values[4 * i + 3]};
-    result.push_back({box, 1 + static_cast<std::int32_t>(index[i] % (classes - 1)), score[i]});
+    result.push_back({box, 1 + static_cast<std::int32_t>(index % (classes - 1)), values[4 * rows + i]});
   }
   return result;
 }

@@ -11,6 +11,13 @@
 #define SHRIKE_HAS_CUDA 0
 #endif
 
+// Marks a function that kernels call as well as the host: the same words on every device.
+#ifdef __CUDACC__
+#define SHRIKE_HOST_DEVICE __host__ __device__
+#else
+#define SHRIKE_HOST_DEVICE
+#endif
+
 namespace shrike {
 
 enum class Device : unsigned char { cpu, cuda };

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "shrike/core/check.hpp"
+#include "shrike/core/device.hpp"
 
 namespace shrike {
 
-// Four random words for each counter under a key. Stateless, the same on every device.
-inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+// Four random words for each counter under a key. Stateless, the same on every device; kernels call this one.
+SHRIKE_HOST_DEVICE inline void philox(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low,
+                                      std::uint32_t (&words)[4]) {
   auto k0 = static_cast<std::uint32_t>(key);
   auto k1 = static_cast<std::uint32_t>(key >> 32);
   auto c0 = static_cast<std::uint32_t>(counter_low);
@@ -30,7 +32,16 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t coun
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return {c0, c1, c2, c3};
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+  std::uint32_t words[4];
+  philox(key, counter_high, counter_low, words);
+  return {words[0], words[1], words[2], words[3]};
 }
 
 // What a stream of random numbers is for; streams of different purpose never meet.

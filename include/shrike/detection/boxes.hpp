@@ -26,12 +26,12 @@ struct BoxDelta {
 
 // dx = wx (cx - rx) / rw, dy likewise, dw = ww log(w / rw), dh likewise; c is a centre, r the reference. Sides shorter than
 // 1/1000 pixel count as that long, so that finite boxes have finite offsets.
-inline BoxDelta encode_box(const Box& box, const Box& reference, const BoxWeights& weights) {
+SHRIKE_HOST_DEVICE inline BoxDelta encode_box(const Box& box, const Box& reference, const BoxWeights& weights) {
   constexpr float shortest = 1e-3f;
-  const float rw = std::max(reference.width(), shortest);
-  const float rh = std::max(reference.height(), shortest);
-  const float w = std::max(box.width(), shortest);
-  const float h = std::max(box.height(), shortest);
+  const float rw = greater(reference.width(), shortest);
+  const float rh = greater(reference.height(), shortest);
+  const float w = greater(box.width(), shortest);
+  const float h = greater(box.height(), shortest);
   const float shift_x = (box.x1 + 0.5f * w) - (reference.x1 + 0.5f * rw);
   const float shift_y = (box.y1 + 0.5f * h) - (reference.y1 + 0.5f * rh);
   return {weights.x * shift_x / rw, weights.y * shift_y / rh, weights.w * std::log(w / rw), weights.h * std::log(h / rh)};
@@ -39,14 +39,14 @@ inline BoxDelta encode_box(const Box& box, const Box& reference, const BoxWeight
 
 // The inverse. dw and dh are first limited to log(1000 / 16) after division by their weights, as in torchvision. A box that
 // does not come out finite becomes the box of zeros: it has no area, and proposals() and detections() leave it out.
-inline Box decode_box(const BoxDelta& delta, const Box& reference, const BoxWeights& weights) {
+SHRIKE_HOST_DEVICE inline Box decode_box(const BoxDelta& delta, const Box& reference, const BoxWeights& weights) {
   constexpr float limit = 4.135166556742356f;  // log(1000 / 16)
   const float rw = reference.width();
   const float rh = reference.height();
   const float cx = delta.x / weights.x * rw + (reference.x1 + 0.5f * rw);
   const float cy = delta.y / weights.y * rh + (reference.y1 + 0.5f * rh);
-  const float half_w = 0.5f * (std::exp(std::min(limit, delta.w / weights.w)) * rw);
-  const float half_h = 0.5f * (std::exp(std::min(limit, delta.h / weights.h)) * rh);
+  const float half_w = 0.5f * (std::exp(lesser(limit, delta.w / weights.w)) * rw);
+  const float half_h = 0.5f * (std::exp(lesser(limit, delta.h / weights.h)) * rh);
   const Box box{cx - half_w, cy - half_h, cx + half_w, cy + half_h};
   const bool finite = std::isfinite(delta.w) && std::isfinite(delta.h) && std::isfinite(box.x1) && std::isfinite(box.y1) &&
                       std::isfinite(box.x2) && std::isfinite(box.y2);
@@ -54,9 +54,9 @@ inline Box decode_box(const BoxDelta& delta, const Box& reference, const BoxWeig
 }
 
 // The part of a box within an image of height x width pixels.
-inline Box clip_box(const Box& box, float height, float width) {
-  return {std::clamp(box.x1, 0.0f, width), std::clamp(box.y1, 0.0f, height), std::clamp(box.x2, 0.0f, width),
-          std::clamp(box.y2, 0.0f, height)};
+SHRIKE_HOST_DEVICE inline Box clip_box(const Box& box, float height, float width) {
+  return {lesser(greater(box.x1, 0.0f), width), lesser(greater(box.y1, 0.0f), height), lesser(greater(box.x2, 0.0f), width),
+          lesser(greater(box.y2, 0.0f), height)};
 }
 
 // Offsets [N, 4] of boxes [N, 4] from references [N, 4], all f32. Throws Error when shapes, dtypes or devices disagree.
@@ -79,8 +79,8 @@ void check_boxes(const char* what, const Tensor& boxes, Device device);
 namespace kernels {
 
 // A box in memory is its four corners.
-inline Box load_box(const float* p) { return {p[0], p[1], p[2], p[3]}; }
-inline void store_box(const Box& box, float* p) {
+SHRIKE_HOST_DEVICE inline Box load_box(const float* p) { return {p[0], p[1], p[2], p[3]}; }
+SHRIKE_HOST_DEVICE inline void store_box(const Box& box, float* p) {
   p[0] = box.x1;
   p[1] = box.y1;
   p[2] = box.x2;
