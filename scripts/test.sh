@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold: builds without a warning, runs the tests, builds a program against the installed package, then runs
-# the tests again under the address and undefined-behaviour sanitizers. SHRIKE_JOBS limits how much runs at once.
+# the tests again under the address and undefined-behaviour sanitizers. The CUDA kernels run on the CPU, in several orders of their
+# threads, plain, under these sanitizers and under the thread sanitizer; where nvcc is found, it compiles them too (no GPU is needed;
+# with one, see scripts/gpu_check.sh). SHRIKE_JOBS limits how much runs at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${SHRIKE_JOBS:-$(nproc)}
@@ -20,7 +22,7 @@ else
 fi
 
 step "Release build"
-cmake --preset release -DSHRIKE_WERROR=ON
+cmake --preset release -DSHRIKE_WERROR=ON -DSHRIKE_CUDA=OFF
 cmake --build --preset release -j "$jobs"
 
 step "Tests"
@@ -30,8 +32,24 @@ step "Package"
 bash scripts/test_package.sh build/release
 
 step "Build with sanitizers"
-cmake --preset asan -DSHRIKE_WERROR=ON
+cmake --preset asan -DSHRIKE_WERROR=ON -DSHRIKE_CUDA=OFF
 cmake --build --preset asan -j "$jobs"
 
 step "Tests with sanitizers"
 ctest --preset asan -j "$jobs"
+
+# Device::cuda on any machine: kernels/*.cu compiled as C++, one fiber per CUDA thread.
+for preset in host host-asan host-tsan; do
+  step "CUDA kernels on the CPU: $preset"
+  cmake --preset $preset -DSHRIKE_WERROR=ON -DSHRIKE_BUILD_APPS=OFF
+  cmake --build --preset $preset --target cuda_tests -j "$jobs"
+  ctest --preset $preset -L cuda -j "$jobs"
+done
+
+step "CUDA kernels by nvcc"
+if command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; then
+  cmake --preset cuda "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
+  cmake --build --preset cuda --target shrike -j "$jobs"
+else
+  echo "not compiled: there is no nvcc here"
+fi
