@@ -29,6 +29,25 @@ struct Progress {
   }
 };
 
+// The settings of a run in a file's metadata.
+inline void write_settings(TensorFile& file, TrainConfig config) {
+  file.metadata["train.preset"] = config.preset;
+  TextWriter train{file.metadata, "train."};
+  config.visit(train);
+  TextWriter settings{file.metadata, "model."};
+  config.model.visit(settings);
+}
+
+inline TrainConfig read_settings(const TensorFile& file) {
+  TrainConfig config;
+  config.preset = file.metadata.contains("train.preset") ? file.metadata.at("train.preset") : "";
+  TextReader train{file.metadata, "train.", file.name};
+  config.visit(train);
+  TextReader settings{file.metadata, "model.", file.name};
+  config.model.visit(settings);
+  return config;
+}
+
 // Writes a checkpoint atomically: after any failure the old one is still there. `optimizer` may be null, for weights only.
 inline void save_checkpoint(const std::string& path, nn::Module& model, const nn::Sgd* optimizer, TrainConfig config,
                             Progress progress) {
@@ -39,11 +58,7 @@ inline void save_checkpoint(const std::string& path, nn::Module& model, const nn
     for (const auto& [name, tensor] : optimizer->state()) file.tensors["momentum." + name] = tensor;
   }
   file.metadata["format"] = checkpoint_format;
-  file.metadata["train.preset"] = config.preset;
-  TextWriter train{file.metadata, "train."};
-  config.visit(train);
-  TextWriter settings{file.metadata, "model."};
-  config.model.visit(settings);
+  write_settings(file, config);
   TextWriter done{file.metadata, "progress."};
   progress.visit(done);
   save_safetensors(path, file);
@@ -55,13 +70,7 @@ inline TrainConfig checkpoint_config(const TensorFile& file) {
   SHRIKE_CHECK(format != file.metadata.end(), file.name, ": not a checkpoint of a detector: its metadata has no format");
   SHRIKE_CHECK(format->second == checkpoint_format, file.name, ": a checkpoint of format '", format->second, "': expected '",
                checkpoint_format, "'");
-  TrainConfig config;
-  config.preset = file.metadata.contains("train.preset") ? file.metadata.at("train.preset") : "";
-  TextReader train{file.metadata, "train.", file.name};
-  config.visit(train);
-  TextReader settings{file.metadata, "model.", file.name};
-  config.model.visit(settings);
-  return config;
+  return read_settings(file);
 }
 
 inline Progress checkpoint_progress(const TensorFile& file) {

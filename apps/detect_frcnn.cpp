@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <iostream>
 
-#include "apps/checkpoint.hpp"
 #include "apps/progress.hpp"
+#include "apps/quantized.hpp"
 #include "apps/signals.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/data/draw.hpp"
@@ -99,7 +99,8 @@ fs::path output_file(const std::string& folder, const fs::path& file, std::vecto
 int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Finds objects in images: annotated pictures and detections.json in the output folder.", "detect_frcnn");
-  app.add_option("checkpoint", arguments.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")
+  app.add_option("checkpoint", arguments.checkpoint,
+                 "checkpoint of train_frcnn, such as runs/shapes/best.safetensors, or a file of qat_frcnn")
       ->required();
   app.add_option("inputs", arguments.inputs, "image files, and folders of them")->required();
   app.add_option("-o,--output", arguments.output, "folder for the results")->capture_default_str();
@@ -112,13 +113,11 @@ int run(int argc, char** argv) {
   set_num_threads(arguments.threads);
   const Device device = parse_device(arguments.device);
   const std::vector<fs::path> files = image_files(arguments.inputs);
-  const TensorFile file = load_safetensors(arguments.checkpoint);
-  models::DetectorConfig config = checkpoint_config(file).model;
-  config.score_threshold = arguments.score;
-  const auto model = models::make_detector(config);
-  load_checkpoint(file, *model, nullptr);
+  const LoadedDetector loaded = load_detector(load_safetensors(arguments.checkpoint));
+  const models::DetectorConfig& config = loaded.config.model;
+  const auto& model = loaded.model;
+  model->options().detections.score_threshold = static_cast<float>(arguments.score);
   nn::to(*model, device);
-  nn::train(*model, false);
   std::error_code error;
   fs::create_directories(arguments.output, error);
   SHRIKE_CHECK(!error, arguments.output, ": cannot make this folder: ", error.message());

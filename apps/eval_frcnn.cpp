@@ -1,10 +1,10 @@
 // eval_frcnn: measures a trained detector on a data set.
 #include <iostream>
 
-#include "apps/checkpoint.hpp"
 #include "apps/datasets.hpp"
 #include "apps/evaluate.hpp"
 #include "apps/progress.hpp"
+#include "apps/quantized.hpp"
 #include "apps/signals.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/io/file.hpp"
@@ -17,7 +17,9 @@ int run(int argc, char** argv) {
   int threads = 0;
   bool drop_bad_boxes = false;
   CLI::App app("Measures a trained detector: VOC07 and area AP at IoU 0.5 for each class, COCO AP.", "eval_frcnn");
-  app.add_option("checkpoint", checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
+  app.add_option("checkpoint", checkpoint,
+                 "checkpoint of train_frcnn, such as runs/shapes/best.safetensors, or a file of qat_frcnn")
+      ->required();
   app.add_option("--data", data, "VOC-format folder; by default the one it was trained on");
   app.add_option("--years", years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
   app.add_option("--split", split, "image set; by default the run's test set");
@@ -29,14 +31,11 @@ int run(int argc, char** argv) {
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
 
   set_num_threads(threads);
-  const TensorFile file = load_safetensors(checkpoint);
-  TrainConfig config = checkpoint_config(file);
+  auto [config, model] = load_detector(load_safetensors(checkpoint));
   if (!data.empty()) config.data = data;
   if (!years.empty()) config.years = years;
   if (!split.empty()) config.test_split = split;
   config.drop_bad_boxes |= drop_bad_boxes;
-  const auto model = models::make_detector(config.model);
-  load_checkpoint(file, *model, nullptr);
   nn::to(*model, parse_device(device));
   const bool resplit = split.empty() && !config.split.empty();
   const Dataset test = resplit ? open_data(config).second : open_split(config, config.test_split);

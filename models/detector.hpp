@@ -81,35 +81,11 @@ struct DetectorConfig {
   bool is_vgg() const { return backbone.rfind("vgg", 0) == 0; }
 };
 
-// The network of a configuration, its parameters zero: see nn::initialize. Throws Error naming the setting that does not fit.
-inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
-  SHRIKE_CHECK(config.width > 0, "width ", config.width, ": expected a positive number");
+// What joins the parts of a configuration's network. Throws Error naming the setting that does not fit.
+inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   SHRIKE_CHECK(!config.classes.empty(), "a detector needs at least one class");
   SHRIKE_CHECK(!config.anchor_sizes.empty() && !config.anchor_ratios.empty(), "a detector needs anchor sizes and ratios");
   SHRIKE_CHECK(config.roi == "align" || config.roi == "pool", "roi '", config.roi, "': expected align or pool");
-
-  nn::ModulePtr backbone;
-  std::int64_t channels = 0;
-  if (config.backbone == "vgg11" || config.backbone == "vgg13" || config.backbone == "vgg16") {
-    VggOptions vgg;
-    vgg.depth = std::stoi(config.backbone.substr(3));
-    vgg.width = config.width;
-    vgg.batch_norm = config.batch_norm;
-    vgg.frozen_stages = config.frozen_stages;
-    backbone = vgg_features(vgg);
-    channels = 8 * std::int64_t{config.width};
-  } else if (config.backbone == "resnet18" || config.backbone == "resnet34") {
-    ResnetOptions resnet;
-    resnet.depth = std::stoi(config.backbone.substr(6));
-    resnet.width = config.width;
-    resnet.batch_norm = config.batch_norm;
-    resnet.frozen_stages = config.frozen_stages;
-    backbone = std::make_shared<ResnetC4>(resnet);
-    channels = 4 * std::int64_t{config.width};
-  } else {
-    fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18 or resnet34");
-  }
-
   FasterRcnnOptions options;
   options.num_classes = static_cast<int>(config.classes.size()) + 1;
   options.anchors.sizes = config.anchor_sizes;
@@ -135,6 +111,35 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
   options.roi.width = config.roi_size;
   options.roi.sampling_ratio = config.sampling_ratio;
   options.roi_align = config.roi == "align";
+  return options;
+}
+
+// The network of a configuration, its parameters zero: see nn::initialize. Throws Error naming the setting that does not fit.
+inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
+  SHRIKE_CHECK(config.width > 0, "width ", config.width, ": expected a positive number");
+  const FasterRcnnOptions options = detector_options(config);
+
+  nn::ModulePtr backbone;
+  std::int64_t channels = 0;
+  if (config.backbone == "vgg11" || config.backbone == "vgg13" || config.backbone == "vgg16") {
+    VggOptions vgg;
+    vgg.depth = std::stoi(config.backbone.substr(3));
+    vgg.width = config.width;
+    vgg.batch_norm = config.batch_norm;
+    vgg.frozen_stages = config.frozen_stages;
+    backbone = vgg_features(vgg);
+    channels = 8 * std::int64_t{config.width};
+  } else if (config.backbone == "resnet18" || config.backbone == "resnet34") {
+    ResnetOptions resnet;
+    resnet.depth = std::stoi(config.backbone.substr(6));
+    resnet.width = config.width;
+    resnet.batch_norm = config.batch_norm;
+    resnet.frozen_stages = config.frozen_stages;
+    backbone = std::make_shared<ResnetC4>(resnet);
+    channels = 4 * std::int64_t{config.width};
+  } else {
+    fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18 or resnet34");
+  }
 
   const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
   const std::int64_t head_width =
