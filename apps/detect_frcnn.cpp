@@ -23,7 +23,7 @@ struct Arguments {
   std::string output = "detections";
   double score = 0.5;
   bool draw = true;
-  std::string device = "cpu";
+  DeviceSettings device;
   int threads = 0;
 };
 
@@ -106,12 +106,13 @@ int run(int argc, char** argv) {
   app.add_option("-o,--output", arguments.output, "folder for the results")->capture_default_str();
   app.add_option("--score", arguments.score, "least score of a detection")->capture_default_str();
   app.add_flag("--draw,!--no-draw", arguments.draw, "write annotated pictures")->capture_default_str();
-  app.add_option("--device", arguments.device, "cpu or cuda")->capture_default_str();
+  OptionAdder adder{app, "Device"};
+  arguments.device.visit(adder);
   app.add_option("--threads", arguments.threads, "threads for computing; 0 means one per core")->capture_default_str();
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
 
   set_num_threads(arguments.threads);
-  const Device device = parse_device(arguments.device);
+  const Device device = use(arguments.device);
   const std::vector<fs::path> files = image_files(arguments.inputs);
   const LoadedDetector loaded = load_detector(load_safetensors(arguments.checkpoint));
   const models::DetectorConfig& config = loaded.config.model;

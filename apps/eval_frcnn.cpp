@@ -13,7 +13,8 @@ namespace shrike::apps {
 namespace {
 
 int run(int argc, char** argv) {
-  std::string checkpoint, data, years, split, device = "cpu", json, curves;
+  std::string checkpoint, data, years, split, json, curves;
+  DeviceSettings device_settings;
   int threads = 0;
   bool drop_bad_boxes = false;
   CLI::App app("Measures a trained detector: VOC07 and area AP at IoU 0.5 for each class, COCO AP.", "eval_frcnn");
@@ -23,7 +24,8 @@ int run(int argc, char** argv) {
   app.add_option("--data", data, "VOC-format folder; by default the one it was trained on");
   app.add_option("--years", years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
   app.add_option("--split", split, "image set; by default the run's test set");
-  app.add_option("--device", device, "cpu or cuda")->capture_default_str();
+  OptionAdder adder{app, "Device"};
+  device_settings.visit(adder);
   app.add_option("--threads", threads, "threads for computing; 0 means one per core")->capture_default_str();
   app.add_flag("--drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
   app.add_option("--json", json, "write the figures to this file as JSON");
@@ -31,19 +33,20 @@ int run(int argc, char** argv) {
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
 
   set_num_threads(threads);
+  const Device device = use(device_settings);
   auto [config, model] = load_detector(load_safetensors(checkpoint));
   if (!data.empty()) config.data = data;
   if (!years.empty()) config.years = years;
   if (!split.empty()) config.test_split = split;
   config.drop_bad_boxes |= drop_bad_boxes;
-  nn::to(*model, parse_device(device));
+  nn::to(*model, device);
   const bool resplit = split.empty() && !config.split.empty();
   const Dataset test = resplit ? open_data(config).second : open_split(config, config.test_split);
 
   catch_stop_signals();
   ProgressLine line(100);
   const Evaluation result = evaluate_detector(
-      *model, test, loader_options(config, false), parse_device(device),
+      *model, test, loader_options(config, false), device,
       [&](std::int64_t done, std::int64_t all) { line.show(message("evaluating image ", done, " of ", all)); });
   line.clear();
   if (result.stopped) return 128 + stop_signal;

@@ -1,6 +1,7 @@
 // What train_frcnn can be told, and its presets.
 #pragma once
 
+#include "apps/device.hpp"
 #include "models/detector.hpp"
 #include "shrike/data/voc.hpp"
 
@@ -16,7 +17,7 @@ struct TrainConfig {
   std::string split = "";
   bool drop_bad_boxes = false;
   std::string weights = "";
-  std::string device = "cpu";
+  DeviceSettings device;
   int threads = 0;
   int workers = 2;
   std::uint64_t seed = 1;
@@ -51,7 +52,7 @@ struct TrainConfig {
     v("split", split, "instead, divide the images of both sets anew in this ratio, as in 9:1");
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
-    v("device", device, "cpu or cuda");
+    device.visit(v);
     v("threads", threads, "threads for computing; 0 means one per core");
     v("workers", workers, "threads that load images");
     v("seed", seed, "every random number of the run follows from it");

@@ -71,6 +71,7 @@ class Trainer {
  public:
   explicit Trainer(Arguments arguments) : config_(std::move(arguments.config)), resume_(arguments.resume) {
     set_num_threads(config_.threads);
+    device_ = use(config_.device);
     SHRIKE_CHECK(config_.epochs > 0 && config_.batch > 0, "epochs ", config_.epochs, " and batch ", config_.batch,
                  ": expected positive numbers");
     open_run();
@@ -79,7 +80,7 @@ class Trainer {
     model_ = models::make_detector(config_.model);
     nn::initialize(*model_, config_.seed);
     if (!config_.weights.empty() && !resume_) load_weights(config_.weights, config_.model, *model_);
-    nn::to(*model_, parse_device(config_.device));
+    nn::to(*model_, device_);
     optimizer_ = std::make_unique<nn::Sgd>(
         sgd_parameters(), nn::SgdOptions{static_cast<float>(config_.momentum), static_cast<float>(config_.clip_norm)});
     if (resume_) {
@@ -107,6 +108,7 @@ class Trainer {
 
   TrainConfig config_;
   bool resume_;
+  Device device_ = Device::cpu;
   Dataset train_set_;
   Dataset test_set_;
   std::shared_ptr<models::FasterRcnn> model_;
@@ -230,13 +232,12 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
   std::vector<ImageSize> sizes;
   std::vector<models::Target> targets;
   std::string ids;
-  const Device device = parse_device(config_.device);
   for (const auto& item : batch.items) {
     sizes.push_back({item.height, item.width});
-    targets.push_back({item.boxes.to(device), item.labels.to(device)});
+    targets.push_back({item.boxes.to(device_), item.labels.to(device_)});
     ids += (ids.empty() ? "" : ", ") + item.id;
   }
-  const models::Losses losses = model_->losses(batch.images.to(device), sizes, targets, config_.seed, step);
+  const models::Losses losses = model_->losses(batch.images.to(device_), sizes, targets, config_.seed, step);
   const double total = losses.total.item();
   SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ",
                losses.rpn_cls.item(), ", proposals ", losses.rpn_box.item(), ", classes ", losses.cls.item(), ", boxes ",
@@ -288,7 +289,7 @@ void Trainer::log(const std::string& kind, const std::vector<std::pair<std::stri
 
 void Trainer::evaluate(std::int64_t epoch) {
   const Evaluation result = evaluate_detector(
-      *model_, test_set_, loader_options(config_, false), parse_device(config_.device),
+      *model_, test_set_, loader_options(config_, false), device_,
       [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
   line_.clear();
   if (result.stopped) return;

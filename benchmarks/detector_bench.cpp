@@ -3,6 +3,7 @@
 #include <chrono>
 #include <iostream>
 
+#include "apps/device.hpp"
 #include "apps/settings.hpp"
 #include "models/detector.hpp"
 #include "shrike/core/parallel.hpp"
@@ -17,6 +18,7 @@ namespace {
 struct Arguments {
   std::string mode = "infer";
   int height = 600, width = 800, runs = 5, threads = 0;
+  apps::DeviceSettings device;
   models::DetectorConfig model;
 };
 
@@ -33,11 +35,15 @@ int run(int argc, char** argv) {
   app.add_option("--threads", arguments.threads, "threads; 0 means one per core")->capture_default_str();
   apps::OptionAdder model{app, "Model"};
   arguments.model.visit(model);
+  apps::OptionAdder device_options{app, "Device"};
+  arguments.device.visit(device_options);
   if (const int status = apps::parse_command_line(app, argc, argv); status >= 0) return status;
 
   set_num_threads(arguments.threads);
+  const Device device = apps::use(arguments.device);
   const auto detector = models::make_detector(arguments.model);
   nn::initialize(*detector, 1);
+  nn::to(*detector, device);
   Random random(1, RandomStream::test);
   const Tensor image({1, arguments.height, arguments.width, 3});
   for (std::int64_t i = 0; i < image.numel(); ++i) image.data<float>()[i] = random.normal();
@@ -51,7 +57,8 @@ int run(int argc, char** argv) {
                                y + 16 + random.uniform(0, 0.25f) * static_cast<float>(arguments.height)});
     labels.push_back(1 + static_cast<std::int32_t>(random.below(3)));
   }
-  const std::vector<models::Target> targets = {{tensor<float>({12, 4}, boxes), tensor<std::int32_t>({12}, labels)}};
+  const std::vector<models::Target> targets = {
+      {tensor<float>({12, 4}, boxes, device), tensor<std::int32_t>({12}, labels, device)}};
   std::vector<nn::SgdParameter> parameters;
   for (const auto& [name, parameter] : nn::named_parameters(*detector)) {
     if (parameter.requires_grad()) parameters.push_back({name, parameter, 1.0f, 0.0f, {}});
@@ -65,10 +72,12 @@ int run(int argc, char** argv) {
   for (int i = 0; i < arguments.runs + 2; ++i) {
     const auto start = std::chrono::steady_clock::now();
     if (optimizer) {
-      backward(detector->losses(image, sizes, targets, 1, step++).total);
+      const Tensor loss = detector->losses(image.to(device), sizes, targets, 1, step++).total;
+      backward(loss);
       optimizer->step(1e-4f);
+      static_cast<void>(loss.item());  // as a training loop does; waits for the device
     } else {
-      detector->detect(image, sizes);
+      detector->detect(image.to(device), sizes);
     }
     if (i >= 2) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
@@ -78,6 +87,7 @@ int run(int argc, char** argv) {
   JsonWriter json;
   json.begin_object()
       .field("mode", arguments.mode)
+      .field("device", name(device))
       .field("threads", num_threads())
       .field("median_s", seconds[seconds.size() / 2]);
   json.field("min_s", seconds.front()).field("max_s", seconds.back());
