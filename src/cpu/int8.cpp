@@ -71,12 +71,23 @@ void Product::pack_rows(std::int64_t first, std::int64_t count, char* to) const 
     const std::int64_t q = row % z.q, p = row / z.q % z.p, image = row / z.q / z.p;
     for (std::int64_t r = 0; r < z.r; ++r) {
       const std::int64_t h = p * z.stride - z.padding + r * z.dilation;
-      for (std::int64_t s = 0; s < z.s; ++s) {
-        const std::int64_t w = q * z.stride - z.padding + s * z.dilation;
-        const bool inside = h >= 0 && h < z.h && w >= 0 && w < z.w;
-        put_codes(*this, channels, inside ? x + ((image * z.h + h) * z.w + w) * z.c : nullptr, at);
-        at += channels * size;
+      const std::int64_t w = q * z.stride - z.padding;
+      const std::uint8_t* line = x + (image * z.h + std::clamp<std::int64_t>(h, 0, z.h - 1)) * z.w * z.c;
+      if (h < 0 || h >= z.h) {
+        put_codes(*this, z.s * channels, nullptr, at);
+      } else if (z.groups == 1 && z.dilation == 1) {  // neighbours in x are neighbours in the row
+        const std::int64_t begin = std::clamp<std::int64_t>(-w, 0, z.s), end = std::clamp<std::int64_t>(z.w - w, begin, z.s);
+        if (begin > 0) put_codes(*this, begin * channels, nullptr, at);
+        if (end > begin) put_codes(*this, (end - begin) * channels, line + (w + begin) * z.c, at + begin * channels * size);
+        if (end < z.s) put_codes(*this, (z.s - end) * channels, nullptr, at + end * channels * size);
+      } else {
+        for (std::int64_t s = 0; s < z.s; ++s) {
+          const std::int64_t column = w + s * z.dilation;
+          const bool inside = column >= 0 && column < z.w;
+          put_codes(*this, channels, inside ? line + column * z.c : nullptr, at + s * channels * size);
+        }
       }
+      at += z.s * channels * size;
     }
     std::fill(at, reinterpret_cast<std::uint8_t*>(to) + 4 * steps(), std::uint8_t{0});
     to += 4 * steps();
@@ -88,22 +99,26 @@ void Product::pack_weights(std::int64_t panel, std::int64_t first_step, std::int
   const std::int64_t width = isa.panel, n = codes();
   const std::int64_t used = std::min<std::int64_t>(width, columns - panel * width);
   if (used < width) std::memset(to, 0, static_cast<std::size_t>(count * width * 4));
-  for (std::int64_t column = 0; column < used; ++column) {
-    const std::int8_t* from = weight + (panel * width + column) * depth();
-    for (std::int64_t step = 0; step < count; ++step) {
-      const std::int64_t begin = (first_step + step) * n;
-      char* at = to + (step * width + column) * 4;
-      std::int8_t four[4] = {};
-      if (begin + n <= depth()) {
-        std::memcpy(four, from + begin, static_cast<std::size_t>(n));
-      } else {
-        std::copy(from + begin, from + depth(), four);
-      }
-      if (words()) {
-        const std::int16_t two[2] = {four[0], four[1]};
-        std::memcpy(at, two, 4);
-      } else {
-        std::memcpy(at, four, 4);
+  const auto put = [&](std::int64_t column, std::int64_t step, const std::int8_t* four) {
+    char* at = to + (step * width + column) * 4;
+    if (n == 2) {
+      const std::int16_t two[2] = {four[0], four[1]};
+      std::memcpy(at, two, 4);
+    } else {
+      std::memcpy(at, four, 4);
+    }
+  };
+  constexpr std::int64_t block = 16;  // steps at a time, so that what is written stays in the first-level cache
+  for (std::int64_t first = 0; first < count; first += block) {
+    const std::int64_t last = std::min(first + block, count);
+    const std::int64_t whole = std::clamp(depth() / n - first_step, first, last);  // the last step may be cut off
+    for (std::int64_t column = 0; column < used; ++column) {
+      const std::int8_t* from = weight + (panel * width + column) * depth() + first_step * n;
+      for (std::int64_t step = first; step < whole; ++step) put(column, step, from + step * n);
+      if (whole < last) {
+        std::int8_t four[4] = {};
+        for (std::int64_t i = 0; i < depth() % n; ++i) four[i] = from[whole * n + i];
+        put(column, whole, four);
       }
     }
   }
