@@ -1,5 +1,6 @@
 // train_frcnn: trains a Faster R-CNN, evaluates it after each epoch, and can be stopped and resumed at any moment.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -226,6 +227,19 @@ void Trainer::train_epoch(Loader& loader, std::int64_t epoch, Pace& pace) {
   line_.clear();
 }
 
+// A step's scalars in one copy from the device: total, rpn_cls, rpn_box, cls, box and the gradients' norm.
+std::array<double, 6> read_scalars(const models::Losses& losses, const Tensor& norm) {
+  const NoGrad no_grad;
+  Tensors parts;
+  for (const Tensor& part : {losses.total, losses.rpn_cls, losses.rpn_box, losses.cls, losses.box, norm}) {
+    parts.push_back(reshape(part.detach(), {1}));
+  }
+  const auto values = concat(parts, 0).to_vector<float>();
+  std::array<double, 6> result{};
+  std::copy(values.begin(), values.end(), result.begin());
+  return result;
+}
+
 void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pace) {
   const auto step = static_cast<std::uint64_t>(progress_.step);
   nn::set_step(*model_, config_.seed, step);
@@ -238,16 +252,16 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
     ids += (ids.empty() ? "" : ", ") + item.id;
   }
   const models::Losses losses = model_->losses(batch.images.to(device_), sizes, targets, config_.seed, step);
-  const double total = losses.total.item();
-  SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ",
-               losses.rpn_cls.item(), ", proposals ", losses.rpn_box.item(), ", classes ", losses.cls.item(), ", boxes ",
-               losses.box.item(), ") on the image(s) ", ids, "; ", last_checkpoint(config_.run),
-               " holds the last good step that was saved");
   backward(losses.total);
   const float lr = schedule().at(progress_.step);
-  double norm = 0;
+  const Tensor norm_on_device = optimizer_->update(lr, losses.total);
+  // The step's only wait for the device. An update that is not finite was not made.
+  const auto [total, rpn_cls, rpn_box, cls, box, norm] = read_scalars(losses, norm_on_device);
+  SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ", rpn_cls,
+               ", proposals ", rpn_box, ", classes ", cls, ", boxes ", box, ") on the image(s) ", ids, "; ",
+               last_checkpoint(config_.run), " holds the last good step that was saved");
   try {
-    norm = optimizer_->step(lr);
+    nn::Sgd::check_norm(norm);
   } catch (const Error& error) {
     fail("step ", progress_.step + 1, ": ", error.what(), " on the image(s) ", ids);
   }
@@ -256,13 +270,9 @@ void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pac
   const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
   progress_.evaluation_due = epoch_done && wanted;
 
-  const std::vector<std::pair<std::string, double>> values = {{"loss", total},
-                                                              {"loss_rpn_cls", losses.rpn_cls.item()},
-                                                              {"loss_rpn_box", losses.rpn_box.item()},
-                                                              {"loss_cls", losses.cls.item()},
-                                                              {"loss_box", losses.box.item()},
-                                                              {"lr", lr},
-                                                              {"grad_norm", norm}};
+  const std::vector<std::pair<std::string, double>> values = {
+      {"loss", total}, {"loss_rpn_cls", rpn_cls}, {"loss_rpn_box", rpn_box}, {"loss_cls", cls}, {"loss_box", box},
+      {"lr", lr},      {"grad_norm", norm}};
   if (progress_.step % std::max(config_.log_every, 1) == 0) {
     log("train", values);
   }

@@ -1,9 +1,16 @@
+#include <cmath>
+#include <limits>
+#include <vector>
+
 #include "shrike/core/parallel.hpp"
 #include "shrike/nn/optim.hpp"
 
 namespace shrike::kernels {
 
-void sgd_step(Cpu, const SgdSlice* slices, std::size_t count, float momentum, float grad_scale) {
+void sgd_step(Cpu, const SgdSlice* slices, std::size_t count, float momentum, float clip_norm, const float* norm) {
+  if (!std::isfinite(*norm)) return;
+  const bool clipped = clip_norm > 0 && *norm > clip_norm;
+  const float grad_scale = clipped ? static_cast<float>(static_cast<double>(clip_norm) / static_cast<double>(*norm)) : 1.0f;
   for (std::size_t s = 0; s < count; ++s) {
     const SgdSlice slice = slices[s];
     parallel_for(slice.n, 1 << 15, [=](std::int64_t begin, std::int64_t end) {
@@ -19,10 +26,10 @@ void sgd_step(Cpu, const SgdSlice* slices, std::size_t count, float momentum, fl
 }
 
 // Blocks of fixed size are summed in eight lanes each, then one after another: the order does not depend on the threads.
-void sum_of_squares(Cpu, const SgdSlice* slices, std::size_t count, double* sum) {
+void gradient_norm(Cpu, const SgdSlice* slices, std::size_t count, const float* loss, float* norm) {
   constexpr std::int64_t block = 1 << 16;
   constexpr int lanes = 8;
-  *sum = 0;
+  double sum = 0;
   for (std::size_t s = 0; s < count; ++s) {
     const SgdSlice slice = slices[s];
     std::vector<double> parts(static_cast<std::size_t>((slice.n + block - 1) / block));
@@ -39,8 +46,10 @@ void sum_of_squares(Cpu, const SgdSlice* slices, std::size_t count, double* sum)
         for (const double x : lane) parts[static_cast<std::size_t>(part)] += x;
       }
     });
-    for (const double part : parts) *sum += part;
+    for (const double part : parts) sum += part;
   }
+  const bool good = loss == nullptr || std::isfinite(*loss);
+  *norm = good ? static_cast<float>(std::sqrt(sum)) : std::numeric_limits<float>::quiet_NaN();
 }
 
 }  // namespace shrike::kernels

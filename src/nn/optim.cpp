@@ -13,9 +13,10 @@ Sgd::Sgd(std::vector<SgdParameter> parameters, const SgdOptions& options)
   }
 }
 
-double Sgd::step(float lr) {
+Tensor Sgd::update(float lr, const Tensor& loss) {
+  SHRIKE_CHECK(!loss.defined() || loss.numel() == 1, "sgd: a loss of shape ", loss.shape(), ": expected one element");
   std::vector<SgdSlice> slices;
-  Tensors grads;  // held until the update is done
+  Tensors grads;  // held until the update is under way
   for (const SgdParameter& parameter : parameters_) {
     const Tensor grad = parameter.tensor.grad();
     if (!grad.defined()) continue;
@@ -24,15 +25,19 @@ double Sgd::step(float lr) {
     grads.push_back(grad);
   }
   clear_grads();
-  if (slices.empty()) return 0;
-  const Device device = grads[0].device();
-  double sum = 0;
-  dispatch(device, [&](auto d) { kernels::sum_of_squares(d, slices.data(), slices.size(), &sum); });
-  const double norm = std::sqrt(sum);
-  SHRIKE_CHECK(std::isfinite(norm), "the gradients are not finite: their norm is ", norm);
-  const bool clipped = options_.clip_norm > 0 && norm > options_.clip_norm;
-  const float scale = clipped ? static_cast<float>(options_.clip_norm / norm) : 1.0f;
-  dispatch(device, [&](auto d) { kernels::sgd_step(d, slices.data(), slices.size(), options_.momentum, scale); });
+  const Tensor norm({1}, Dtype::f32, parameters_.empty() ? Device::cpu : parameters_[0].tensor.device());
+  dispatch(norm.device(), [&](auto d) {
+    kernels::gradient_norm(d, slices.data(), slices.size(), loss.defined() ? loss.data<float>() : nullptr, norm.data<float>());
+    kernels::sgd_step(d, slices.data(), slices.size(), options_.momentum, options_.clip_norm, norm.data<float>());
+  });
+  return norm;
+}
+
+void Sgd::check_norm(double norm) { SHRIKE_CHECK(std::isfinite(norm), "the gradients are not finite: their norm is ", norm); }
+
+double Sgd::step(float lr) {
+  const double norm = update(lr).item();
+  check_norm(norm);
   return norm;
 }
 

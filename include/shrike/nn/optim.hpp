@@ -19,10 +19,13 @@ struct SgdSlice {
 };
 
 namespace kernels {
-// m = momentum * m + grad_scale * g + weight_decay * w;  w -= lr * m;  for every slice.
-SHRIKE_KERNEL(sgd_step, const SgdSlice* slices, std::size_t count, float momentum, float grad_scale);
-// The sum of the squares of all gradients, added up in a fixed order.
-SHRIKE_KERNEL(sum_of_squares, const SgdSlice* slices, std::size_t count, double* sum);
+// norm [1] = the L2 norm of all gradients together, their squares added up in double and in a fixed order; NaN where `loss`
+// [1], unless it is null, is not finite.
+SHRIKE_KERNEL(gradient_norm, const SgdSlice* slices, std::size_t count, const float* loss, float* norm);
+// With s = clip_norm / norm[0] where clip_norm > 0 and norm[0] > clip_norm, else 1: m = momentum * m + s * g + weight_decay *
+// w; w -= lr * m;  for every slice. Does nothing where norm[0] is not finite. `slices` is in host memory, what it points to and
+// norm [1] are in the device's.
+SHRIKE_KERNEL(sgd_step, const SgdSlice* slices, std::size_t count, float momentum, float clip_norm, const float* norm);
 }  // namespace kernels
 
 namespace nn {
@@ -45,8 +48,15 @@ class Sgd {
  public:
   Sgd(std::vector<SgdParameter> parameters, const SgdOptions& options);
 
-  // Updates every parameter that has a gradient and clears it. Returns the gradients' norm before clipping. A norm that is not
-  // finite throws Error and leaves the parameters as they were.
+  // Updates every parameter that has a gradient and clears it, without waiting for the device. Returns the gradients' norm
+  // before clipping, f32 [1] on the parameters' device. Where it, or `loss` [1] if given, is not finite, it is not finite and
+  // nothing is updated: whoever reads the norm calls check_norm.
+  Tensor update(float lr, const Tensor& loss = {});
+
+  // Throws Error when `norm` is not finite.
+  static void check_norm(double norm);
+
+  // update, and then its norm read and checked: where it is not finite, throws Error with the parameters as they were.
   double step(float lr);
 
   void clear_grads();
