@@ -1,0 +1,128 @@
+// Products of int8 codes on tensor cores: mma.sync m16n8k32 from sm_80, m8n8k16 on sm_75. Fragments: kernels/mma.hpp.
+//
+// A warp owns WarpM x WarpN of the tile. For 32 bytes of K and 64 x 32 it loads four fragments of A and four of B by six
+// ldmatrix.x4, 3 KiB, and issues 16 mma of 8,192 operations. An H100's multiprocessor reaches about 0.6 of its 8,192
+// multiply-adds a clock by mma.sync; at that rate a turn of a 128 x 128 tile, 1,048,576 multiply-adds, takes 205 clocks, its
+// eight warps read 48 KiB of shared memory, 384 clocks: shared memory is the bound, and half of the mma rate the ceiling.
+#include "kernels/int8.cuh"
+
+namespace shrike::kernels::int8 {
+namespace {
+
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 {
+  static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
+  int sums[WarpM / 16][WarpN / 8][4] = {};
+
+  __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
+  __device__ __forceinline__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % (N / WarpN) * WarpN; }
+
+  __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const std::uint8_t* const a_from = a + (warp_row() + lane % 16) * pitch + lane / 16 * 16;
+    const std::uint8_t* const b_from = b + (warp_column() + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 16;
+#pragma unroll
+    for (int k = 0; k < depth; k += 32) {
+      unsigned fa[WarpM / 16][4], fb[WarpN / 8][2];
+#pragma unroll
+      for (int i = 0; i < WarpM / 16; ++i) cuda::ldmatrix_x4(fa[i], a_from + 16 * i * pitch + k);
+#pragma unroll
+      for (int j = 0; j < WarpN / 8; j += 2) {
+        unsigned two[4];
+        cuda::ldmatrix_x4(two, b_from + 8 * j * pitch + k);
+        fb[j][0] = two[0], fb[j][1] = two[1], fb[j + 1][0] = two[2], fb[j + 1][1] = two[3];
+      }
+#pragma unroll
+      for (int i = 0; i < WarpM / 16; ++i) {
+#pragma unroll
+        for (int j = 0; j < WarpN / 8; ++j) {
+          if constexpr (Signed) {
+            cuda::mma_m16n8k32_s8s8(sums[i][j], fa[i], fb[j]);
+          } else {
+            cuda::mma_m16n8k32_u8s8(sums[i][j], fa[i], fb[j]);
+          }
+        }
+      }
+    }
+  }
+  template <class F> __device__ __forceinline__ void each(F&& f) const {
+    const int g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int i = 0; i < WarpM / 16; ++i) {
+#pragma unroll
+      for (int j = 0; j < WarpN / 8; ++j) {
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          f(warp_row() + 16 * i + g + 8 * (r / 2), warp_column() + 8 * j + 2 * t + r % 2, sums[i][j][r]);
+        }
+      }
+    }
+  }
+};
+
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 {
+  static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
+  int sums[WarpM / 8][WarpN / 8][2] = {};
+
+  __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
+  __device__ __forceinline__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % (N / WarpN) * WarpN; }
+
+  __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const std::uint8_t* const a_from = a + (warp_row() + lane) * pitch;
+    const std::uint8_t* const b_from = b + (warp_column() + lane) * pitch;
+#pragma unroll
+    for (int k = 0; k < depth; k += 16) {
+      unsigned fa[WarpM / 32][4], fb[WarpN / 32][4];
+#pragma unroll
+      for (int i = 0; i < WarpM / 32; ++i) cuda::ldmatrix_x4(fa[i], a_from + 32 * i * pitch + k);
+#pragma unroll
+      for (int j = 0; j < WarpN / 32; ++j) cuda::ldmatrix_x4(fb[j], b_from + 32 * j * pitch + k);
+#pragma unroll
+      for (int i = 0; i < WarpM / 8; ++i) {
+#pragma unroll
+        for (int j = 0; j < WarpN / 8; ++j) {
+          if constexpr (Signed) {
+            cuda::mma_m8n8k16_s8s8(sums[i][j], fa[i / 4][i % 4], fb[j / 4][j % 4]);
+          } else {
+            cuda::mma_m8n8k16_u8s8(sums[i][j], fa[i / 4][i % 4], fb[j / 4][j % 4]);
+          }
+        }
+      }
+    }
+  }
+  template <class F> __device__ __forceinline__ void each(F&& f) const {
+    const int g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int i = 0; i < WarpM / 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < WarpN / 8; ++j) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) f(warp_row() + 8 * i + g, warp_column() + 8 * j + 2 * t + r, sums[i][j][r]);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void multiply_tensor32(const Product& p, int tile) {
+  const bool is_signed = p.to.x == Dtype::s8;
+  if (tile == 128) {
+    return is_signed ? launch_tiles<Tensor32<128, 128, 64, 32, true>, 3, true>(p)
+                     : launch_tiles<Tensor32<128, 128, 64, 32, false>, 3, true>(p);
+  }
+  return is_signed ? launch_tiles<Tensor32<64, 64, 32, 32, true>, 4, true>(p)
+                   : launch_tiles<Tensor32<64, 64, 32, 32, false>, 4, true>(p);
+}
+
+void multiply_tensor16(const Product& p, int tile) {
+  const bool is_signed = p.to.x == Dtype::s8;
+  if (tile == 128) {
+    return is_signed ? launch_tiles<Tensor16<128, 128, 64, 32, true>, 2, false>(p)
+                     : launch_tiles<Tensor16<128, 128, 64, 32, false>, 2, false>(p);
+  }
+  return is_signed ? launch_tiles<Tensor16<64, 64, 32, 32, true>, 2, false>(p)
+                   : launch_tiles<Tensor16<64, 64, 32, 32, false>, 2, false>(p);
+}
+
+}  // namespace shrike::kernels::int8
