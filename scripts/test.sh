@@ -31,25 +31,27 @@ ctest --preset release -j "$jobs"
 step "Package"
 bash scripts/test_package.sh build/release
 
-step "Build with sanitizers"
-cmake --preset asan -DSHRIKE_WERROR=ON -DSHRIKE_CUDA=OFF
-cmake --build --preset asan -j "$jobs"
-
-step "Tests with sanitizers"
-ctest --preset asan -j "$jobs"
-
-# Device::cuda on any machine: kernels/*.cu compiled as C++, one fiber per CUDA thread.
-for preset in host host-asan host-tsan; do
-  step "CUDA kernels on the CPU: $preset"
-  cmake --preset $preset -DSHRIKE_WERROR=ON -DSHRIKE_BUILD_APPS=OFF
-  cmake --build --preset $preset --target cuda_tests -j "$jobs"
-  ctest --preset $preset -L cuda -j "$jobs"
-done
-
 step "CUDA kernels by nvcc"
 if command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; then
-  cmake --preset cuda "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
+  cmake --preset cuda "-DSHRIKE_CUDA_ARCHITECTURES=80;90" -DSHRIKE_WERROR=ON
   cmake --build --preset cuda --target shrike -j "$jobs"
 else
   echo "not compiled: there is no nvcc here"
 fi
+
+# Device::cuda on any machine: kernels/*.cu compiled as C++, one fiber per CUDA thread. Under the address sanitizer the tests of the
+# CPU run too.
+step "CUDA kernels on the CPU"
+cmake --preset host -DSHRIKE_WERROR=ON
+cmake --build --preset host --target cuda_tests -j "$jobs"
+ctest --preset host -L cuda -j "$jobs"
+
+step "All tests under the address and undefined-behaviour sanitizers"
+cmake --preset host-asan -DSHRIKE_WERROR=ON
+cmake --build --preset host-asan -j "$jobs"
+ctest --preset host-asan -j "$jobs"
+
+step "CUDA kernels on the CPU under the thread sanitizer"
+cmake --preset host-tsan -DSHRIKE_WERROR=ON
+cmake --build --preset host-tsan --target cuda_tests -j "$jobs"
+ctest --preset host-tsan -L cuda -j "$jobs"

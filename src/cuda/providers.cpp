@@ -6,8 +6,13 @@
 #include "kernels/cuda.hpp"
 #include "shrike/core/cuda.hpp"
 
+#ifndef SHRIKE_HAS_CUDNN
+#define SHRIKE_HAS_CUDNN 0
+#endif
 #if !SHRIKE_CUDA_HOST
 #include "cublas.hpp"
+#endif
+#if SHRIKE_HAS_CUDNN
 #include "cudnn.hpp"
 #endif
 
@@ -66,9 +71,6 @@ bool capturing() { return false; }
 
 std::string tune_environment() { return "host"; }
 
-void add_vendor_forward(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, const float*, float*) {}
-void add_vendor_backward_data(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
-void add_vendor_backward_weight(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
 void add_vendor_product(std::vector<Way>&, bool, bool, std::int64_t, std::int64_t, std::int64_t, const float*, const float*,
                         const float*, bool, float*) {}
 #else
@@ -78,14 +80,30 @@ bool capturing() {
   return status != cudaStreamCaptureStatusNone;
 }
 
+std::string cudnn_version() {
+#if SHRIKE_HAS_CUDNN
+  return cudnn::version();
+#else
+  return "no cuDNN";
+#endif
+}
+
 std::string tune_environment() {
   int driver = 0, runtime = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
   return message(properties().name, ", driver for CUDA ", driver / 1000, '.', driver % 1000 / 10, ", CUDA ", runtime / 1000,
-                 '.', runtime % 1000 / 10, ", ", cublas::version(), ", ", cudnn::version());
+                 '.', runtime % 1000 / 10, ", ", cublas::version(), ", ", cudnn_version());
 }
 
+void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                        std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c) {
+  const cublas::Product product{transpose_a, transpose_b, m, n, k, bias != nullptr, relu, cuda_settings().tf32};
+  ways.push_back({"cublas", [=] { cublas::multiply(product, a, b, bias, c); }, true});
+}
+#endif
+
+#if SHRIKE_HAS_CUDNN
 void add_vendor_forward(std::vector<Way>& ways, const kernels::Conv2dSizes& z, const float* x, const float* weight,
                         const float* bias, float* y) {
   for (const cudnn::Algorithm& algorithm : cudnn::algorithms(cudnn::Pass::forward, z, cuda_settings().tf32)) {
@@ -106,12 +124,10 @@ void add_vendor_backward_weight(std::vector<Way>& ways, const kernels::Conv2dSiz
     ways.push_back({algorithm.name(), [=] { cudnn::backward_weight(z, algorithm, x, dy, dweight); }, true});
   }
 }
-
-void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
-                        std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c) {
-  const cublas::Product product{transpose_a, transpose_b, m, n, k, bias != nullptr, relu, cuda_settings().tf32};
-  ways.push_back({"cublas", [=] { cublas::multiply(product, a, b, bias, c); }, true});
-}
+#else
+void add_vendor_forward(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, const float*, float*) {}
+void add_vendor_backward_data(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
+void add_vendor_backward_weight(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
 #endif
 
 TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& z, bool bias) {
