@@ -183,7 +183,8 @@ TEST_CASE("wrong usage exits with 2, help with 0") {
   CHECK(run("train_frcnn", "--epochs many").status == 2);
   CHECK(run("eval_frcnn", "").status == 2);
   CHECK(run("detect_frcnn", "").status == 2);
-  for (const char* app : {"train_frcnn", "eval_frcnn", "detect_frcnn"}) {
+  CHECK(run("qat_frcnn", "").status == 2);
+  for (const char* app : {"train_frcnn", "eval_frcnn", "detect_frcnn", "qat_frcnn", "bench_int8"}) {
     const Outcome help = run(app, "--help");
     CHECK(help.status == 0);
     CHECK_THAT(help.text, Contains("--threads"));
@@ -203,6 +204,87 @@ TEST_CASE("bad settings and files are one line and exit status 1") {
   check_failure(run("detect_frcnn", trained() + "/best.safetensors /no/such/picture.jpg"), "detect_frcnn",
                 "/no/such/picture.jpg");
   check_failure(run("eval_frcnn", trained() + "/config.toml"), "eval_frcnn", "config.toml");
+}
+
+TEST_CASE("a trained detector is quantized in every mode; evaluation and detection read the file like a checkpoint") {
+  const std::string best = trained() + "/best.safetensors";
+  const std::string common = "--checkpoint " + best + " --threads 1 --calibration-images 6 -o ";
+  const auto quantize = [&](const std::string& name, const std::string& more) {
+    const Outcome outcome = run("qat_frcnn", common + workplace().path(name) + " " + more);
+    INFO(outcome.text);
+    CHECK(outcome.status == 0);
+    CHECK_THAT(outcome.text, Contains("fusion of backbone") && Contains("conv2d+batch_norm"));
+    CHECK((outcome.text.find("mAP (VOC07)") != std::string::npos) == (more.find("--no-evaluate") == std::string::npos));
+    CHECK_THAT(outcome.text, Contains("float bytes") && Contains("rpn.head.cls_logits"));
+    return outcome.text;
+  };
+  const std::string fixed =
+      quantize("static.safetensors", "--observer minmax --save-calibration " + workplace().path("scales"));
+  CHECK_THAT(fixed, Contains("calibrated with 6 images, observer minmax") && Contains("int8 s8 -> u8"));
+  // The same scales from the file give the same detector to the bit.
+  quantize("again.safetensors", "--calibration " + workplace().path("scales"));
+  CHECK((bytes(workplace().path("again.safetensors")) == bytes(workplace().path("static.safetensors"))));
+  for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
+    quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
+  }
+  CHECK_THAT(quantize("dynamic.safetensors", "--mode dynamic --weights f16"), Contains("weights f16, computed in float"));
+  const std::string training_on = "--mode qat --epochs 1 --lr 0.001 --log-every 1 --run ";
+  const std::string learned = quantize("qat.safetensors", training_on + workplace().path("qat") + " --learned");
+  CHECK_THAT(learned, Contains("training 1 epoch(s)") && Contains("loss"));
+  CHECK(fs::exists(workplace().path("qat/metrics.jsonl")));
+  quantize("frozen.safetensors", training_on + workplace().path("frozen") + " --freeze-after 3");
+  quantize("frozen2.safetensors", training_on + workplace().path("frozen2") + " --freeze-after 3");
+  CHECK((bytes(workplace().path("frozen.safetensors")) == bytes(workplace().path("frozen2.safetensors"))));
+  CHECK((bytes(workplace().path("frozen.safetensors")) != bytes(workplace().path("static.safetensors"))));
+
+  for (const char* name : {"static", "dynamic", "qat"}) {
+    const std::string file = workplace().path(std::string(name) + ".safetensors");
+    const Outcome measured = run("eval_frcnn", file);
+    INFO(measured.text);
+    CHECK(measured.status == 0);
+    CHECK_THAT(measured.text, Contains("VOC07 AP") && Contains("circle"));
+    const Outcome found = run("detect_frcnn", file + " " + workplace().data() + "/JPEGImages --no-draw --score 0.01 -o " +
+                                                  workplace().path("found_int8"));
+    INFO(found.text);
+    CHECK(found.status == 0);
+    CHECK_THAT(bytes(workplace().path("found_int8/detections.json")), Contains("\"box\":["));
+  }
+  // A whole detector's weights in a quarter of the bytes, and a little for scales, graphs and predictors.
+  CHECK(fs::file_size(workplace().path("static.safetensors")) < fs::file_size(best));
+
+  const auto refused = [&](const std::string& arguments, const std::string& part) {
+    check_failure(run("qat_frcnn", arguments + " --no-evaluate"), "qat_frcnn", part);
+  };
+  refused("--checkpoint " + best + " -o " + workplace().path("never") + " --calibration-images 0", "no calibration images");
+  refused(common + workplace().path("never") + " --observer guess", "observer 'guess'");
+  refused(common + workplace().path("never") + " --calibration /no/such/file", "/no/such/file");
+  TensorFile other = load_safetensors(best);
+  other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
+  save_safetensors(workplace().path("other_weights.safetensors"), other);
+  refused("--checkpoint " + workplace().path("other_weights.safetensors") + " --calibration " + workplace().path("scales"),
+          "other weights");
+  refused("--checkpoint " + workplace().path("static.safetensors"), "quantized already");
+  CHECK(run("qat_frcnn", "--checkpoint " + best + " --mode sideways").status == 2);
+  CHECK_FALSE(fs::exists(workplace().path("never")));
+}
+
+TEST_CASE("float and int8 are timed side by side, as a table and as JSON") {
+  const std::string best = trained() + "/best.safetensors", int8 = workplace().path("timed.safetensors");
+  const std::string common = " --size 64x96 --runs 3 --threads 1 --json " + workplace().path("bench.json");
+  REQUIRE(run("qat_frcnn", "--checkpoint " + best + " --no-evaluate --calibration-images 2 -o " + int8).status == 0);
+  for (const std::string& arguments : {"--checkpoint " + best + " --quantized " + int8, "--checkpoint " + best,
+                                       std::string("--backbone resnet18 --width 4 --batch-norm")}) {
+    const Outcome outcome = run("bench_int8", arguments + common);
+    INFO(outcome.text);
+    CHECK(outcome.status == 0);
+    CHECK_THAT(outcome.text, Contains("detector") && Contains("roi_heads.box_head.fc6") && Contains("backbone.quantize"));
+    CHECK_THAT(bytes(workplace().path("bench.json")), Contains("\"int8\":{\"detector\":{\"median_ms\":") &&
+                                                          Contains("\"op\":\"quantized_conv2d\"") && Contains("\"p99_ms\""));
+  }
+  check_failure(run("bench_int8", "--size 64" + common.substr(13)), "bench_int8", "size '64'");
+  check_failure(run("bench_int8", "--quantized " + int8 + common), "bench_int8", "--checkpoint");
+  check_failure(run("bench_int8", "--checkpoint " + int8 + common), "bench_int8", "is quantized");
+  check_failure(run("bench_int8", "--checkpoint " + best + " --quantized " + best + common), "bench_int8", "qat_frcnn");
 }
 
 TEST_CASE("a loss that is not finite stops the run, names the images and keeps the last checkpoint") {

@@ -1,0 +1,236 @@
+// The training loop: epochs of steps, evaluations, logs; what is trained and how it is saved are its user's.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "apps/checkpoint.hpp"
+#include "apps/datasets.hpp"
+#include "apps/evaluate.hpp"
+#include "apps/progress.hpp"
+#include "apps/signals.hpp"
+#include "shrike/io/jsonl.hpp"
+#include "shrike/io/tensorboard.hpp"
+
+namespace shrike::apps {
+
+// Weights, biases and learned scales, with their shares of the learning rate and of weight decay.
+inline std::vector<nn::SgdParameter> sgd_parameters(nn::Module& model, const TrainConfig& config) {
+  std::vector<nn::SgdParameter> parameters;
+  for (const auto& [name, tensor] : nn::named_parameters(model)) {
+    if (!tensor.requires_grad()) continue;
+    nn::SgdParameter parameter{name, tensor, 1.0f, static_cast<float>(config.weight_decay), {}};
+    if (tensor.rank() == 1) {  // biases, and batch norm's scale and shift
+      if (name.ends_with("bias")) parameter.lr_scale = static_cast<float>(config.bias_lr);
+      if (!config.bias_decay || name.ends_with("_scale")) parameter.weight_decay = 0;
+    }
+    parameters.push_back(std::move(parameter));
+  }
+  return parameters;
+}
+
+// Trains by the settings and writes metrics.jsonl and events for TensorBoard to the run folder, which is there. The model is on
+// `device`. Everything that it is given is the caller's and outlives it. Without test images nothing is evaluated.
+class Trainer {
+ public:
+  Trainer(const TrainConfig& config, Device device, models::FasterRcnn& model, nn::Sgd& optimizer, const Dataset& train_set,
+          const Dataset& test_set, Progress& progress)
+      : config_(config),
+        device_(device),
+        model_(model),
+        optimizer_(optimizer),
+        train_set_(train_set),
+        test_set_(test_set),
+        progress_(progress),
+        line_(config.log_every) {}
+
+  // Called every save_every steps and after each epoch and evaluation.
+  std::function<void()> save;
+  // Called after an evaluation that beat all before.
+  std::function<void()> save_best;
+
+  // From progress.step to the last step; `resume` goes on with the logs that are there. False when a signal stopped it. Throws
+  // Error naming step and images when a loss or gradient is not finite.
+  bool run(bool resume);
+
+  std::int64_t total_steps() const { return config_.epochs * steps_per_epoch(); }
+
+ private:
+  nn::Schedule schedule() const;
+  void train_epoch(Loader& loader, std::int64_t epoch, Pace& pace);
+  void train_step(const Batch& batch, std::int64_t epoch, const Pace& pace);
+  void evaluate(std::int64_t epoch);
+  void log(const std::string& kind, const std::vector<std::pair<std::string, double>>& values);
+  void save_now() {
+    if (save) save();
+  }
+  std::int64_t steps_per_epoch() const {
+    return (static_cast<std::int64_t>(train_set_.samples.size()) + config_.batch - 1) / config_.batch;
+  }
+
+  const TrainConfig& config_;
+  Device device_;
+  models::FasterRcnn& model_;
+  nn::Sgd& optimizer_;
+  const Dataset& train_set_;
+  const Dataset& test_set_;
+  Progress& progress_;
+  std::unique_ptr<JsonLines> log_;
+  std::unique_ptr<EventWriter> events_;
+  ProgressLine line_;
+};
+
+inline nn::Schedule Trainer::schedule() const {
+  nn::Schedule schedule;
+  if (config_.schedule == "step") {
+    schedule.kind = nn::Schedule::Kind::step;
+  } else if (config_.schedule == "cosine") {
+    schedule.kind = nn::Schedule::Kind::cosine;
+  } else if (config_.schedule == "constant") {
+    schedule.kind = nn::Schedule::Kind::constant;
+  } else {
+    fail("schedule '", config_.schedule, "': expected step, cosine or constant");
+  }
+  schedule.lr = static_cast<float>(config_.lr);
+  schedule.gamma = static_cast<float>(config_.lr_gamma);
+  schedule.warmup_steps = config_.warmup;
+  schedule.total_steps = config_.epochs * steps_per_epoch();
+  for (const float part : config_.lr_steps) {
+    schedule.milestones.push_back(std::llround(static_cast<double>(part) * static_cast<double>(schedule.total_steps)));
+  }
+  return schedule;
+}
+
+inline bool Trainer::run(bool resume) {
+  if (resume) {
+    log_ = std::make_unique<JsonLines>(config_.run + "/metrics.jsonl", progress_.step);
+    events_ = std::make_unique<EventWriter>(config_.run, progress_.step + 1);
+  } else {
+    log_ = std::make_unique<JsonLines>(config_.run + "/metrics.jsonl");
+    events_ = std::make_unique<EventWriter>(config_.run);
+  }
+  catch_stop_signals();
+  Loader loader(train_set_, loader_options(config_, true));
+  Pace pace(total_steps() - progress_.step);
+  // A run that is stopped during an evaluation does it again when it is resumed.
+  while (stop_signal == 0 && (progress_.evaluation_due || progress_.step < total_steps())) {
+    const std::int64_t epoch = progress_.step / steps_per_epoch();
+    if (progress_.evaluation_due) {
+      evaluate(epoch - 1);
+    } else {
+      train_epoch(loader, epoch, pace);
+    }
+    save_now();
+  }
+  line_.clear();
+  return stop_signal == 0;
+}
+
+inline void Trainer::train_epoch(Loader& loader, std::int64_t epoch, Pace& pace) {
+  nn::train(model_, true);
+  loader.start(epoch, progress_.step % steps_per_epoch());
+  while (const auto batch = loader.next()) {
+    train_step(*batch, epoch, pace);
+    pace.tick();
+    if (stop_signal != 0) return;
+    const bool epoch_done = progress_.step % steps_per_epoch() == 0;
+    if (!epoch_done && config_.save_every > 0 && progress_.step % config_.save_every == 0) save_now();
+  }
+  line_.clear();
+}
+
+// A step's scalars in one copy from the device: total, rpn_cls, rpn_box, cls, box and the gradients' norm.
+inline std::array<double, 6> read_scalars(const models::Losses& losses, const Tensor& norm) {
+  const NoGrad no_grad;
+  Tensors parts;
+  for (const Tensor& part : {losses.total, losses.rpn_cls, losses.rpn_box, losses.cls, losses.box, norm}) {
+    parts.push_back(reshape(part.detach(), {1}));
+  }
+  const auto values = concat(parts, 0).to_vector<float>();
+  std::array<double, 6> result{};
+  std::copy(values.begin(), values.end(), result.begin());
+  return result;
+}
+
+inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pace) {
+  const auto step = static_cast<std::uint64_t>(progress_.step);
+  nn::set_step(model_, config_.seed, step);
+  std::vector<ImageSize> sizes;
+  std::vector<models::Target> targets;
+  std::string ids;
+  for (const auto& item : batch.items) {
+    sizes.push_back({item.height, item.width});
+    targets.push_back({item.boxes.to(device_), item.labels.to(device_)});
+    ids += (ids.empty() ? "" : ", ") + item.id;
+  }
+  const models::Losses losses = model_.losses(batch.images.to(device_), sizes, targets, config_.seed, step);
+  backward(losses.total);
+  const float lr = schedule().at(progress_.step);
+  const Tensor norm_on_device = optimizer_.update(lr, losses.total);
+  // The step's only wait for the device. An update that is not finite was not made.
+  const auto [total, rpn_cls, rpn_box, cls, box, norm] = read_scalars(losses, norm_on_device);
+  SHRIKE_CHECK(std::isfinite(total), "step ", progress_.step + 1, ": the loss is ", total, " (objectness ", rpn_cls,
+               ", proposals ", rpn_box, ", classes ", cls, ", boxes ", box, ") on the image(s) ", ids,
+               save ? "; " + config_.run + " holds the last good step that was saved" : std::string());
+  try {
+    nn::Sgd::check_norm(norm);
+  } catch (const Error& error) {
+    fail("step ", progress_.step + 1, ": ", error.what(), " on the image(s) ", ids);
+  }
+  ++progress_.step;
+  const bool epoch_done = progress_.step % steps_per_epoch() == 0;
+  const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
+  progress_.evaluation_due = epoch_done && wanted && !test_set_.samples.empty();
+
+  const std::vector<std::pair<std::string, double>> values = {
+      {"loss", total}, {"loss_rpn_cls", rpn_cls}, {"loss_rpn_box", rpn_box}, {"loss_cls", cls}, {"loss_box", box},
+      {"lr", lr},      {"grad_norm", norm}};
+  if (progress_.step % std::max(config_.log_every, 1) == 0) {
+    log("train", values);
+  }
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "epoch %lld/%d  step %lld  loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
+                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), total,
+                values[1].second, values[2].second, values[3].second, values[4].second, static_cast<double>(lr),
+                pace.per_second(), clock_text(pace.seconds_left()).c_str());
+  line_.show(progress_.step, text);
+}
+
+// One line of metrics.jsonl, and as many scalars for TensorBoard.
+inline void Trainer::log(const std::string& kind, const std::vector<std::pair<std::string, double>>& values) {
+  JsonWriter json;
+  json.begin_object().field("iteration", progress_.step).field("kind", kind);
+  for (const auto& [name, value] : values) {
+    json.field(name, value);
+    events_->scalar(kind + "/" + name, static_cast<float>(value), progress_.step);
+  }
+  json.end_object();
+  log_->write(json);
+}
+
+inline void Trainer::evaluate(std::int64_t epoch) {
+  const Evaluation result = evaluate_detector(
+      model_, test_set_, loader_options(config_, false), device_,
+      [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
+  line_.clear();
+  if (result.stopped) return;
+  progress_.evaluation_due = false;
+  std::printf("\nepoch %lld of %d\n%s", static_cast<long long>(epoch + 1), config_.epochs, result.table.c_str());
+  std::fflush(stdout);
+  log("eval", result.values);
+  if (result.map > progress_.best_map) {
+    progress_.best_map = result.map;
+    progress_.best_step = progress_.step;
+    if (save_best) save_best();
+  }
+}
+
+}  // namespace shrike::apps
