@@ -40,10 +40,14 @@ inline void write_settings(TensorFile& file, TrainConfig config) {
 
 inline TrainConfig read_settings(const TensorFile& file) {
   TrainConfig config;
-  config.preset = file.metadata.contains("train.preset") ? file.metadata.at("train.preset") : "";
-  TextReader train{file.metadata, "train.", file.name};
+  auto metadata = file.metadata;
+  // Checkpoints from before these settings.
+  metadata.try_emplace("train.provider", config.device.provider);
+  metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
+  config.preset = metadata.contains("train.preset") ? metadata.at("train.preset") : "";
+  TextReader train{metadata, "train.", file.name};
   config.visit(train);
-  TextReader settings{file.metadata, "model.", file.name};
+  TextReader settings{metadata, "model.", file.name};
   config.model.visit(settings);
   return config;
 }

@@ -321,6 +321,10 @@ TEST_CASE("checkpoints that do not fit are named: truncated, another network's, 
   check_failure(with([&](TensorFile& f) { f.metadata["format"] = "shrike-detector-99"; }), "eval_frcnn", "shrike-detector-99");
   check_failure(with([&](TensorFile& f) { f.metadata["model.width"] = "many"; }), "eval_frcnn", "model.width");
   check_failure(with([&](TensorFile& f) { f.metadata.clear(); }), "eval_frcnn", "not a checkpoint");
+  // One from before there were these settings is none of them.
+  const Outcome old = with([](TensorFile& f) { f.metadata.erase("train.provider"), f.metadata.erase("train.tf32"); });
+  INFO(old.text);
+  CHECK(old.status == 0);
 }
 
 TEST_CASE("a full disk leaves the old checkpoint as it was") {
