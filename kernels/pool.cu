@@ -11,6 +11,10 @@ namespace {
 
 constexpr int threads = 256;
 
+// Blocks of a multiprocessor that registers must leave room for: 64 registers a thread with 32-bit indices, 80 with 64. Left to
+// itself ptxas goes for more blocks and spills.
+template <class I> constexpr int resident = sizeof(I) == 4 ? 4 : 3;
+
 // PoolSizes in the index type I: 32-bit divisions are several times cheaper, and suffice for tensors below 2^31 elements.
 template <class I> struct Sizes {
   I n, h, w, c, p, q, kernel, stride, padding;
@@ -69,7 +73,7 @@ __device__ __forceinline__ float mean_factor(const Window<I>& rows, const Window
 }
 
 // The first of equals wins, the last NaN if there is one.
-template <int V, class I> __global__ void __launch_bounds__(threads)
+template <int V, class I> __global__ void __launch_bounds__(threads, resident<I>)
     max_pool2d_forward_kernel(const Sizes<I> z, std::int64_t count, const float* __restrict__ x, float* __restrict__ y,
                               std::uint8_t* __restrict__ argmax) {
   for (std::int64_t i = cuda::first_index(); i < count; i += cuda::index_stride()) {
@@ -101,7 +105,7 @@ template <int V, class I> __global__ void __launch_bounds__(threads)
 }
 
 // dx = the sum of dy over the windows that chose this place.
-template <int V, class I> __global__ void __launch_bounds__(threads)
+template <int V, class I> __global__ void __launch_bounds__(threads, resident<I>)
     max_pool2d_backward_kernel(const Sizes<I> z, std::int64_t count, const std::uint8_t* __restrict__ argmax,
                                const float* __restrict__ dy, float* __restrict__ dx) {
   for (std::int64_t i = cuda::first_index(); i < count; i += cuda::index_stride()) {
@@ -123,7 +127,7 @@ template <int V, class I> __global__ void __launch_bounds__(threads)
   }
 }
 
-template <int V, class I> __global__ void __launch_bounds__(threads)
+template <int V, class I> __global__ void __launch_bounds__(threads, resident<I>)
     avg_pool2d_forward_kernel(const Sizes<I> z, std::int64_t count, const float* __restrict__ x, float* __restrict__ y) {
   for (std::int64_t i = cuda::first_index(); i < count; i += cuda::index_stride()) {
     const Place<V, I> at(static_cast<I>(i), z.c, z.p, z.q);
@@ -143,7 +147,7 @@ template <int V, class I> __global__ void __launch_bounds__(threads)
   }
 }
 
-template <int V, class I> __global__ void __launch_bounds__(threads)
+template <int V, class I> __global__ void __launch_bounds__(threads, resident<I>)
     avg_pool2d_backward_kernel(const Sizes<I> z, std::int64_t count, const float* __restrict__ dy, float* __restrict__ dx) {
   for (std::int64_t i = cuda::first_index(); i < count; i += cuda::index_stride()) {
     const Place<V, I> at(static_cast<I>(i), z.c, z.h, z.w);

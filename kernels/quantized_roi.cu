@@ -6,7 +6,7 @@
 namespace shrike::kernels {
 namespace {
 
-template <class T> __global__ void __launch_bounds__(roi_threads)
+template <class T> __global__ void __launch_bounds__(roi_threads, 4)
     quantized_roi_pool_kernel(RoiSizes s, const T* __restrict__ x, const float* __restrict__ rois, T* __restrict__ y) {
   const std::int64_t per_roi = s.out_height * s.out_width;
   const std::int64_t bin = blockIdx.x % per_roi;
@@ -32,13 +32,14 @@ template <class T> __global__ void __launch_bounds__(roi_threads)
 
 struct CodeAxis {
   float start, size;
-  std::int64_t samples, extent;
+  std::int32_t samples, extent;
 };
 
 __device__ __forceinline__ bool finite(float v) { return fabsf(v) <= 3.402823466e38f; }
 
 __device__ __forceinline__ CodeAxis code_axis(float low, float high, const RoiSizes& s, std::int64_t bins,
-                                              std::int64_t extent) {
+                                              std::int64_t map_size) {
+  const auto extent = static_cast<std::int32_t>(map_size);
   const float offset = s.aligned ? 0.5f : 0.0f;
   const float start = fmaf(low, s.spatial_scale, -offset);
   float length = fmaf(high, s.spatial_scale, -offset) - start;
@@ -46,18 +47,18 @@ __device__ __forceinline__ CodeAxis code_axis(float low, float high, const RoiSi
   const float size = length / static_cast<float>(bins);
   if (extent == 0 || !finite(start) || !finite(size)) return {0, 0, 0, extent};
   const float whole = ceilf(size), most = 1 << 30;
-  const std::int64_t adaptive = static_cast<std::int64_t>(whole < 0.0f ? 0.0f : whole > most ? most : whole);
-  return {start, size, s.sampling_ratio > 0 ? s.sampling_ratio : adaptive, extent};
+  const auto adaptive = static_cast<std::int32_t>(whole < 0.0f ? 0.0f : whole > most ? most : whole);
+  return {start, size, s.sampling_ratio > 0 ? static_cast<std::int32_t>(s.sampling_ratio) : adaptive, extent};
 }
 
 struct CodeSample {
-  std::int64_t low, high;
+  std::int32_t low, high;
   float low_weight, high_weight;
 };
 
 // Calls f(sample) for the samples of a bin that count.
 template <class F> __device__ __forceinline__ void for_code_samples(const CodeAxis& axis, std::int64_t bin, const F& f) {
-  std::int64_t from = 0, to = axis.samples;
+  std::int32_t from = 0, to = axis.samples;
   const auto all = static_cast<double>(axis.samples);
   const double step = static_cast<double>(axis.size) / (axis.samples > 0 ? all : 1.0);
   if (axis.samples > 64 && step > 0) {
@@ -67,15 +68,15 @@ template <class F> __device__ __forceinline__ void for_code_samples(const CodeAx
     const double slack = 2.0 + (fabs(origin) + static_cast<double>(axis.size)) / 1048576.0 / step;
     const double first = floor((-1.0 - origin) / step - slack);
     const double last = ceil((static_cast<double>(axis.extent) - origin) / step + slack);
-    from = first > 0.0 ? static_cast<std::int64_t>(first < all ? first : all) : 0;
-    to = last < all ? static_cast<std::int64_t>(last > 0.0 ? last : 0.0) : axis.samples;
+    from = first > 0.0 ? static_cast<std::int32_t>(first < all ? first : all) : 0;
+    to = last < all ? static_cast<std::int32_t>(last > 0.0 ? last : 0.0) : axis.samples;
   }
-  for (std::int64_t i = from; i < to; ++i) {
+  for (std::int32_t i = from; i < to; ++i) {
     const float part = (static_cast<float>(i) + 0.5f) / static_cast<float>(axis.samples);
     float at = fmaf(static_cast<float>(bin) + part, axis.size, axis.start);
     if (!(at >= -1.0f && at <= static_cast<float>(axis.extent))) continue;
     at = at < 0.0f ? 0.0f : at;
-    const auto low = static_cast<std::int64_t>(at);
+    const auto low = static_cast<std::int32_t>(at);
     if (low >= axis.extent - 1) {
       f(CodeSample{axis.extent - 1, axis.extent - 1, 1.0f, 0.0f});
     } else {
@@ -85,7 +86,7 @@ template <class F> __device__ __forceinline__ void for_code_samples(const CodeAx
   }
 }
 
-template <class T> __global__ void __launch_bounds__(roi_threads)
+template <class T> __global__ void __launch_bounds__(roi_threads, 4)
     quantized_roi_align_kernel(RoiSizes s, float lowest, float highest, const T* __restrict__ x, const float* __restrict__ rois,
                                T* __restrict__ y) {
   const std::int64_t per_roi = s.out_height * s.out_width;
@@ -134,6 +135,7 @@ void quantized_roi_pool_forward(Cuda, const RoiSizes& s, Dtype dtype, const void
 
 void quantized_roi_align_forward(Cuda, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
   if (s.rois == 0 || s.channels == 0) return;
+  check_axes("roi_align", s);
   const unsigned blocks = roi_blocks("roi_align", s.rois * s.out_height * s.out_width);
   if (dtype == Dtype::u8) {
     cuda::launch(quantized_roi_align_kernel<std::uint8_t>, blocks, roi_threads, 0, s, 0.0f, 255.0f,

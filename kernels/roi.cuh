@@ -6,6 +6,8 @@
 
 namespace shrike::kernels {
 
+// Kernels ask for room for 4 of their blocks on a multiprocessor (128 registers a thread): left to itself ptxas goes for more
+// blocks and spills.
 constexpr unsigned roi_threads = 128;
 
 // V neighbouring channels: 16 bytes when V is 4. Starts at zero.
@@ -115,6 +117,13 @@ template <class Entry> __device__ __forceinline__ int list_in_order(bool wanted,
 inline unsigned roi_blocks(const char* op, std::int64_t blocks) {
   SHRIKE_CHECK(blocks < (std::int64_t{1} << 31), op, ": ", blocks, " bins or pixels, more than a grid has blocks");
   return static_cast<unsigned>(blocks);
+}
+
+// RoIAlign counts the pixels and samples of an axis in 32 bits.
+inline void check_axes(const char* op, const RoiSizes& s) {
+  constexpr std::int64_t most = std::int64_t{1} << 30;
+  SHRIKE_CHECK(s.height <= most && s.width <= most && s.sampling_ratio <= most, op, ": a map of ", s.height, " by ", s.width,
+               " with ", s.sampling_ratio, " samples a bin and axis; 2^30 are the most");
 }
 
 // A block for every pixel of every image (x) and every roi_threads vectors of channels (y).

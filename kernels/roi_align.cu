@@ -17,13 +17,14 @@ namespace {
 // Where one axis of a region starts, and how it is sampled; samples is 0 if it is not finite.
 struct Axis {
   float start, bin_size;
-  std::int64_t samples;  // in a bin
-  std::int64_t extent;
+  std::int32_t samples;  // in a bin
+  std::int32_t extent;
 
   __device__ __forceinline__ float bin_start(std::int64_t bin) const { return start + static_cast<float>(bin) * bin_size; }
 };
 
-__device__ __forceinline__ Axis axis_of(float low, float high, const RoiSizes& s, std::int64_t bins, std::int64_t extent) {
+__device__ __forceinline__ Axis axis_of(float low, float high, const RoiSizes& s, std::int64_t bins, std::int64_t size) {
+  const auto extent = static_cast<std::int32_t>(size);
   const float offset = s.aligned ? 0.5f : 0.0f;
   const float start = low * s.spatial_scale - offset;
   float length = high * s.spatial_scale - offset - start;
@@ -32,8 +33,8 @@ __device__ __forceinline__ Axis axis_of(float low, float high, const RoiSizes& s
   if (extent == 0 || !(fabsf(start) <= 3.402823466e38f) || !(fabsf(bin_size) <= 3.402823466e38f)) return {0, 0, 0, extent};
   const float whole = ceilf(bin_size);
   const float most = 1 << 30;
-  const std::int64_t adaptive = static_cast<std::int64_t>(whole < 0.0f ? 0.0f : whole > most ? most : whole);
-  return {start, bin_size, s.sampling_ratio > 0 ? s.sampling_ratio : adaptive, extent};
+  const auto adaptive = static_cast<std::int32_t>(whole < 0.0f ? 0.0f : whole > most ? most : whole);
+  return {start, bin_size, s.sampling_ratio > 0 ? static_cast<std::int32_t>(s.sampling_ratio) : adaptive, extent};
 }
 
 // A sample: weight `low_weight` on pixel `low`, `high_weight` on the next.
@@ -47,17 +48,17 @@ template <class F> __device__ __forceinline__ void for_samples(const Axis& axis,
   if (axis.samples == 0) return;
   const float bin_start = axis.bin_start(bin);
   const float weight = 1.0f / static_cast<float>(axis.samples);
-  std::int64_t from = 0, to = axis.samples;
+  std::int32_t from = 0, to = axis.samples;
   if (axis.samples > 8 && axis.bin_size > 0.0f) {
     const double step = static_cast<double>(axis.bin_size) / static_cast<double>(axis.samples);
     const double first = floor((-1.0 - static_cast<double>(bin_start)) / step) - 2.0;
     const double last = ceil((static_cast<double>(axis.extent) - static_cast<double>(bin_start)) / step) + 2.0;
     const auto all = static_cast<double>(axis.samples);
-    from = first > 0.0 ? static_cast<std::int64_t>(first < all ? first : all) : 0;
-    to = last < all ? static_cast<std::int64_t>(last > 0.0 ? last : 0.0) : axis.samples;
+    from = first > 0.0 ? static_cast<std::int32_t>(first < all ? first : all) : 0;
+    to = last < all ? static_cast<std::int32_t>(last > 0.0 ? last : 0.0) : axis.samples;
   }
-  const auto last_pixel = static_cast<std::int32_t>(axis.extent - 1);
-  for (std::int64_t i = from; i < to; ++i) {
+  const std::int32_t last_pixel = axis.extent - 1;
+  for (std::int32_t i = from; i < to; ++i) {
     float at = bin_start + (static_cast<float>(i) + 0.5f) * axis.bin_size / static_cast<float>(axis.samples);
     if (!(at >= -1.0f && at <= static_cast<float>(axis.extent))) continue;
     at = at < 0.0f ? 0.0f : at;
@@ -71,7 +72,7 @@ template <class F> __device__ __forceinline__ void for_samples(const Axis& axis,
   }
 }
 
-template <int V> __global__ void __launch_bounds__(roi_threads)
+template <int V> __global__ void __launch_bounds__(roi_threads, 4)
     roi_align_forward_kernel(RoiSizes s, const float* __restrict__ x, const float* __restrict__ rois, float* __restrict__ y) {
   using Values = RoiVector<V>;
   const std::int64_t per_roi = s.out_height * s.out_width;
@@ -103,7 +104,7 @@ template <int V> __global__ void __launch_bounds__(roi_threads)
 }
 
 // One thread a (region, bin) of one axis: weights[pixel][region][bin], filled with zeros before, `+=`.
-__global__ void __launch_bounds__(roi_threads)
+__global__ void __launch_bounds__(roi_threads, 4)
     roi_align_weights_kernel(RoiSizes s, bool of_rows, const float* __restrict__ rois, float* __restrict__ weights) {
   const std::int64_t bins = of_rows ? s.out_height : s.out_width;
   const std::int64_t n = s.rois * bins;
@@ -125,7 +126,7 @@ __device__ __forceinline__ bool any_of(const float* weights, std::int64_t n) {
   return any;
 }
 
-template <int V> __global__ void __launch_bounds__(roi_threads)
+template <int V> __global__ void __launch_bounds__(roi_threads, 4)
     roi_align_backward_kernel(RoiSizes s, const float* __restrict__ dy, const float* __restrict__ rois,
                               const float* __restrict__ row_weights, const float* __restrict__ column_weights,
                               float* __restrict__ dx) {
@@ -166,12 +167,14 @@ template <int V> __global__ void __launch_bounds__(roi_threads)
 
 void roi_align_forward(Cuda, const RoiSizes& s, const float* x, const float* rois, float* y) {
   if (s.rois == 0 || s.channels == 0) return;
+  check_axes("roi_align", s);
   const auto kernel = s.channels % 4 == 0 ? roi_align_forward_kernel<4> : roi_align_forward_kernel<1>;
   cuda::launch(kernel, roi_blocks("roi_align", s.rois * s.out_height * s.out_width), roi_threads, 0, s, x, rois, y);
 }
 
 void roi_align_backward(Cuda d, const RoiSizes& s, const float* dy, const float* rois, float* dx) {
   if (s.images * s.height * s.width * s.channels == 0) return;
+  check_axes("roi_align", s);
   const std::int64_t row_table = s.height * s.rois * s.out_height, column_table = s.width * s.rois * s.out_width;
   const std::size_t bytes = static_cast<std::size_t>(row_table + column_table) * sizeof(float);
   const cuda::Scratch weights(std::max<std::size_t>(bytes, sizeof(float)));

@@ -20,7 +20,7 @@ __device__ __forceinline__ void take_greater(float value, std::int32_t at, float
   }
 }
 
-template <int V> __global__ void __launch_bounds__(roi_threads)
+template <int V> __global__ void __launch_bounds__(roi_threads, 4)
     roi_pool_forward_kernel(RoiSizes s, const float* __restrict__ x, const float* __restrict__ rois, float* __restrict__ y,
                             std::int32_t* __restrict__ argmax) {
   using Values = RoiVector<V>;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void covering_bins(const RoiBins& axis, std::int64_t 
   }
 }
 
-template <int V> __global__ void __launch_bounds__(roi_threads)
+template <int V> __global__ void __launch_bounds__(roi_threads, 4)
     roi_pool_backward_kernel(RoiSizes s, const float* __restrict__ dy, const float* __restrict__ rois,
                              const std::int32_t* __restrict__ argmax, float* __restrict__ dx) {
   SHRIKE_SHARED(Covering, list, [roi_threads]);
