@@ -9,64 +9,13 @@
 #include <fstream>
 #include <thread>
 
-#include "catch.hpp"
-#include "shrike/data/shapes.hpp"
-#include "shrike/io/file.hpp"
+#include "apps.hpp"
 #include "shrike/io/safetensors.hpp"
 
-using namespace shrike;
-namespace fs = std::filesystem;
+using namespace programs;
 using Catch::Matchers::Contains;
 
 namespace {
-
-struct Outcome {
-  int status;
-  std::string text;  // both standard output and error
-};
-
-std::string binary(const std::string& app) {
-  const char* folder = std::getenv("SHRIKE_BIN");
-  return (folder != nullptr ? std::string(folder) : "build/release/apps") + "/" + app;
-}
-
-Outcome run(const std::string& app, const std::string& arguments) {
-  FILE* pipe = popen((binary(app) + " " + arguments + " 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome outcome{0, ""};
-  char buffer[4096];
-  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) outcome.text.append(buffer, n);
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
-
-// A folder of this test program's own, with 12 + 4 small images; removed at the end.
-struct Workplace {
-  fs::path root = fs::temp_directory_path() / ("shrike_apps_test_" + std::to_string(getpid()));
-
-  Workplace() {
-    ShapesOptions options;
-    options.train = 12;
-    options.test = 4;
-    options.width = 96;
-    options.height = 64;
-    write_shapes(data(), options);
-  }
-  ~Workplace() { fs::remove_all(root); }
-  std::string data() const { return (root / "data").string(); }
-  std::string path(const std::string& name) const { return (root / name).string(); }
-};
-
-const Workplace& workplace() {
-  static const Workplace instance;
-  return instance;
-}
-
-std::string training(const std::string& run_folder, const std::string& more = "") {
-  return "--preset shapes --data " + workplace().data() + " --run " + workplace().path(run_folder) +
-         " --width 4 --head-width 16 --min-size 64 --max-size 96 --epochs 2 --threads 1 --warmup 4 --log-every 1 " + more;
-}
 
 // The trained run that several tests look at.
 const std::string& trained() {
@@ -78,8 +27,6 @@ const std::string& trained() {
   }();
   return folder;
 }
-
-std::string bytes(const std::string& path) { return read_file(path, 1u << 30); }
 
 // One line on standard error that begins with the program's name.
 void check_failure(const Outcome& outcome, const std::string& program, const std::string& part) {

@@ -1,0 +1,71 @@
+// Runs the applications on a few generated shapes, as tests of them need it.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "catch.hpp"
+#include "shrike/data/shapes.hpp"
+#include "shrike/io/file.hpp"
+
+namespace programs {
+
+using namespace shrike;
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int status;
+  std::string text;  // both standard output and error
+};
+
+inline std::string binary(const std::string& app) {
+  const char* folder = std::getenv("SHRIKE_BIN");
+  return (folder != nullptr ? std::string(folder) : "build/release/apps") + "/" + app;
+}
+
+inline Outcome run(const std::string& app, const std::string& arguments) {
+  FILE* pipe = popen((binary(app) + " " + arguments + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  Outcome outcome{0, ""};
+  char buffer[4096];
+  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) outcome.text.append(buffer, n);
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+// A folder of this test program's own, with 12 + 4 small images; removed at the end.
+struct Workplace {
+  fs::path root = fs::temp_directory_path() / ("shrike_apps_test_" + std::to_string(getpid()));
+
+  Workplace() {
+    ShapesOptions options;
+    options.train = 12;
+    options.test = 4;
+    options.width = 96;
+    options.height = 64;
+    write_shapes(data(), options);
+  }
+  ~Workplace() { fs::remove_all(root); }
+  std::string data() const { return (root / "data").string(); }
+  std::string path(const std::string& name) const { return (root / name).string(); }
+};
+
+inline const Workplace& workplace() {
+  static const Workplace instance;
+  return instance;
+}
+
+inline std::string training(const std::string& run_folder, const std::string& more = "") {
+  return "--preset shapes --data " + workplace().data() + " --run " + workplace().path(run_folder) +
+         " --width 4 --head-width 16 --min-size 64 --max-size 96 --epochs 2 --threads 1 --warmup 4 --log-every 1 " + more;
+}
+
+inline std::string bytes(const std::string& path) { return read_file(path, 1u << 30); }
+
+}  // namespace programs
