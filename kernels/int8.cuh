@@ -5,6 +5,7 @@
 // that ldmatrix and 16-byte loads have no conflicts. The copies of the next Stages - 1 turns are under way (cp.async, or plain
 // loads and stores before sm_80) while a turn is multiplied by `Multiply`:
 //   Multiply::threads, Multiply::m, Multiply::n     of a block
+//   Multiply::blocks                                of a multiprocessor that registers must leave room for
 //   multiply(a, b)                                  adds one turn
 //   each(f)                                         f(row in the tile, column, sum) for every sum of this thread
 // The codes leave through shared memory, so that memory is written 16 neighbouring bytes at a time.
@@ -126,8 +127,8 @@ template <class Multiply, int Stages> constexpr std::size_t shared_bytes() {
   return Multiply::m * sizeof(RowPlace) + (stages > codes ? stages : codes);
 }
 
-template <class Multiply, int Stages, bool Wide, bool Async> __global__ void __launch_bounds__(Multiply::threads)
-    int8_kernel(Product p, int tiles_n) {
+template <class Multiply, int Stages, bool Wide, bool Async>
+__global__ void __launch_bounds__(Multiply::threads, Multiply::blocks) int8_kernel(Product p, int tiles_n) {
   SHRIKE_DYNAMIC_SHARED(std::uint8_t, shared);
   constexpr int m = Multiply::m, n = Multiply::n, threads = Multiply::threads;
   constexpr int stage_bytes = (m + n) * pitch;

@@ -10,6 +10,7 @@ namespace {
 
 template <int Tile, bool Signed> struct Dp4a {
   static constexpr int m = Tile, n = Tile, threads = 256;
+  static constexpr int blocks = Tile == 64 ? 3 : 2;  // 80 and 128 registers a thread; with 64 the small tile spills
   static constexpr int count = Tile / 16;
   int sums[count][count] = {};
 

@@ -11,6 +11,7 @@ namespace {
 
 template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 {
   static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
+  static constexpr int blocks = 512 / threads;  // 128 registers a thread
   int sums[WarpM / 16][WarpN / 8][4] = {};
 
   __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
@@ -61,6 +62,7 @@ template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 {
 
 template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 {
   static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
+  static constexpr int blocks = 512 / threads;  // 128 registers a thread
   int sums[WarpM / 8][WarpN / 8][2] = {};
 
   __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
