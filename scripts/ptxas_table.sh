@@ -18,8 +18,10 @@ trap 'rm -rf "$work"' EXIT
 
 for file in "${files[@]}"; do
   name=$(basename "$file" .cu)
+  options=(-std=c++20 -O3 -I include -I . -DSHRIKE_HAS_CUDA=1)
+  case $name in nms | detection_*) options+=(--fmad=false) ;; esac  # as cmake/cuda.cmake has it
   for arch in 80 90; do
-    "$nvcc" -std=c++20 -O3 -I include -I . -DSHRIKE_HAS_CUDA=1 -arch=sm_$arch -ptx "$file" -o "$work/$name.$arch.ptx"
+    "$nvcc" "${options[@]}" -arch=sm_$arch -ptx "$file" -o "$work/$name.$arch.ptx"
     "$ptxas" -arch=sm_$arch -v "$work/$name.$arch.ptx" -o /dev/null 2>"$work/$name.$arch.log" ||
       { cat "$work/$name.$arch.log" >&2; exit 1; }
   done
