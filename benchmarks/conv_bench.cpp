@@ -73,8 +73,9 @@ std::function<void()> ours(const kernels::Conv2dSizes& z, onednn::Pass pass) {
                bias = random_tensor({z.k});
   const Tensor y = random_tensor({z.n, z.p, z.q, z.k});
   if (pass == onednn::Pass::forward) {
-    return
-        [=] { kernels::conv2d_forward(Cpu{}, z, x.data<float>(), weight.data<float>(), bias.data<float>(), y.data<float>()); };
+    return [=] {
+      kernels::conv2d_forward(Cpu{}, z, x.data<float>(), weight.data<float>(), bias.data<float>(), nullptr, y.data<float>());
+    };
   }
   const bool data = pass == onednn::Pass::backward_data;
   return [=] {

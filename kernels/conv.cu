@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "shrike/core/cuda.hpp"
+#include "shrike/ops/elementwise.hpp"
 #include "src/cuda/providers.hpp"
 
 namespace shrike::kernels {
@@ -99,9 +100,24 @@ bool is_product(const Conv2dSizes& z) {
   return z.h == 1 && z.w == 1 && z.r == 1 && z.s == 1 && z.padding == 0 && z.groups == 1;
 }
 
-// What the vendor has for the pass. Neither library adds a residual.
+// What the vendor has for the pass. Neither library adds a residual: a kernel after it does.
 void add_vendor(std::vector<cuda::Way>& ways, ConvPass pass, const Conv2dSizes& z, const ConvPointers& at) {
-  if (at.residual != nullptr || z.n == 0) return;
+  if (z.n == 0) return;
+  if (at.residual != nullptr) {
+    Conv2dSizes sum = z;
+    sum.relu = false;
+    ConvPointers terms = at;
+    terms.residual = nullptr;
+    const std::size_t ours = ways.size();
+    add_vendor(ways, pass, sum, terms);
+    for (std::size_t i = ours; i < ways.size(); ++i) {
+      ways[i].run = [run = std::move(ways[i].run), z, at] {
+        run();
+        add_forward(Cuda{}, z.n * z.p * z.q * z.k, at.out, at.residual, z.relu, at.out);
+      };
+    }
+    return;
+  }
   const bool product = is_product(z);
   if (pass == ConvPass::fprop) {
     if (!product) return cuda::add_vendor_forward(ways, z, at.x, at.weight, at.bias, at.out);
@@ -127,15 +143,15 @@ void run_conv(ConvPass pass, const Conv2dSizes& sizes, const ConvPointers& at) {
     ways.push_back({candidate.name, [&] { candidate.run(sizes, at); }});
   }
   add_vendor(ways, pass, sizes, at);
-  const bool bias = at.bias != nullptr;
+  const bool bias = at.bias != nullptr, residual = at.residual != nullptr;
   const char* const name = pass == ConvPass::fprop   ? "conv2d_forward"
                            : pass == ConvPass::dgrad ? "conv2d_backward_data"
                                                      : "conv2d_backward_weight";
   const char* const product = pass == ConvPass::fprop   ? "linear_forward"
                               : pass == ConvPass::dgrad ? "linear_backward_data"
                                                         : "linear_backward_weight";
-  cuda::run_best(is_product(sizes) ? cuda::product_key(product, sizes.n, sizes.k, sizes.c, bias, sizes.relu)
-                                   : cuda::conv_key(name, sizes, bias),
+  cuda::run_best(is_product(sizes) ? cuda::product_key(product, sizes.n, sizes.k, sizes.c, bias, residual, sizes.relu)
+                                   : cuda::conv_key(name, sizes, bias, residual),
                  ways);
 }
 
@@ -156,8 +172,9 @@ void conv_gradients(const Conv2dSizes& sizes, const ConvPointers& pointers, cons
   if (dweight != nullptr) run_conv(ConvPass::wgrad, sizes, at);
 }
 
-void conv2d_forward(Cuda, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
-  run_conv(ConvPass::fprop, sizes, {.x = x, .weight = weight, .bias = bias, .out = y});
+void conv2d_forward(Cuda, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias,
+                    const float* residual, float* y) {
+  run_conv(ConvPass::fprop, sizes, {.x = x, .weight = weight, .bias = bias, .residual = residual, .out = y});
 }
 
 void conv2d_backward(Cuda, const Conv2dSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,

@@ -24,7 +24,7 @@ __global__ void relu_backward_kernel(std::int64_t n, const float* __restrict__ y
 }
 
 // a and b may be the same array.
-__global__ void add_forward_kernel(std::int64_t n, const float* a, const float* b, bool relu, float* __restrict__ y) {
+__global__ void add_forward_kernel(std::int64_t n, const float* a, const float* b, bool relu, float* y) {
   for (std::int64_t i = first(); i < n; i += stride()) {
     const float sum = a[i] + b[i];
     y[i] = relu && sum < 0.0f ? 0.0f : sum;

@@ -58,8 +58,15 @@ class Result {
 
 }  // namespace
 
-void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
+void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias,
+                    const float* residual, float* y) {
   if (sizes.n == 0) return;
+  if (residual != nullptr) {
+    Conv2dSizes sum = sizes;
+    sum.relu = false;
+    conv2d_forward(Cpu{}, sum, x, weight, bias, nullptr, y);
+    return add_forward(Cpu{}, sizes.n * sizes.p * sizes.q * sizes.k, y, residual, sizes.relu, y);
+  }
   if (is_product(sizes)) {
     return linear_forward(Cpu{}, {sizes.n * sizes.p * sizes.q, sizes.c, sizes.k, sizes.relu}, x, weight, bias, y);
   }

@@ -130,14 +130,14 @@ void add_vendor_backward_data(std::vector<Way>&, const kernels::Conv2dSizes&, co
 void add_vendor_backward_weight(std::vector<Way>&, const kernels::Conv2dSizes&, const float*, const float*, float*) {}
 #endif
 
-TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& z, bool bias) {
+TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& z, bool bias, bool residual) {
   return {pass,
-          {z.n, z.c, z.k, z.r, z.s, z.stride, z.padding, z.dilation, z.groups, z.relu, bias, cuda_settings().tf32},
+          {z.n, z.c, z.k, z.r, z.s, z.stride, z.padding, z.dilation, z.groups, z.relu, bias, residual, cuda_settings().tf32},
           {z.h, z.w}};
 }
 
-TuneKey product_key(const char* pass, std::int64_t m, std::int64_t n, std::int64_t k, bool bias, bool relu) {
-  return {pass, {n, k, relu, bias, cuda_settings().tf32}, {m, 1}};
+TuneKey product_key(const char* pass, std::int64_t m, std::int64_t n, std::int64_t k, bool bias, bool residual, bool relu) {
+  return {pass, {n, k, relu, bias, residual, cuda_settings().tf32}, {m, 1}};
 }
 
 Autotuner& autotuner() {

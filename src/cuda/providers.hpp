@@ -4,7 +4,7 @@
 //
 //   std::vector<Way> ways{{"ffma 64x64", [&] { ... }}, {"ffma 128x128", [&] { ... }}};
 //   add_vendor_forward(ways, sizes, x, weight, bias, y);
-//   run_best(conv_key("conv2d_forward", sizes, bias != nullptr), ways);
+//   run_best(conv_key("conv2d_forward", sizes, bias != nullptr, residual != nullptr), ways);
 #pragma once
 
 #include <functional>
@@ -30,8 +30,8 @@ struct Way {
 void run_best(const TuneKey& key, const std::vector<Way>& ways);
 
 // Keys of the two kinds of layers. The image decides the height and width of a map, the number of rows of a matrix product's m.
-TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& sizes, bool bias);
-TuneKey product_key(const char* pass, std::int64_t m, std::int64_t n, std::int64_t k, bool bias, bool relu);
+TuneKey conv_key(const char* pass, const kernels::Conv2dSizes& sizes, bool bias, bool residual);
+TuneKey product_key(const char* pass, std::int64_t m, std::int64_t n, std::int64_t k, bool bias, bool residual, bool relu);
 
 // Each adds what cuDNN has for the pass with this shape, in builds by nvcc; nothing on the host. Pointers as in cudnn.hpp.
 void add_vendor_forward(std::vector<Way>& ways, const kernels::Conv2dSizes& sizes, const float* x, const float* weight,

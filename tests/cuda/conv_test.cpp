@@ -170,7 +170,8 @@ TEST_CASE("cuda conv2d's operation agrees with the CPU's, gradients included") {
                          reference::random_integers({z.k, z.r, z.s, z.c / z.options.groups}, random),
                          reference::random_integers({z.k}, random)};
     Tensors results[2];
-    const Tensor dy = reference::random_integers({z.n, sizes_of(z).p, sizes_of(z).q, z.k}, random);
+    const Shape y_shape{z.n, sizes_of(z).p, sizes_of(z).q, z.k};
+    const Tensor dy = reference::random_integers(y_shape, random), residual = reference::random_integers(y_shape, random);
     for (const Device device : {Device::cpu, Device::cuda}) {
       Tensors leaves;
       for (const Tensor& tensor : on_cpu) {
@@ -179,11 +180,18 @@ TEST_CASE("cuda conv2d's operation agrees with the CPU's, gradients included") {
       }
       const Tensor y = conv2d(leaves[0], leaves[1], leaves[2], z.options);
       backward({y}, {dy.to(device)});
+      Conv2d with_residual;
+      with_residual.stride = z.options.stride;
+      with_residual.padding = z.options.padding;
+      with_residual.groups = z.options.groups;
+      with_residual.relu = z.options.relu;
+      leaves.push_back(residual.to(device));
+      const Tensor sum = call(with_residual, leaves)[0];
       auto& to = results[device == Device::cuda];
-      for (const Tensor& tensor : {y, leaves[0].grad(), leaves[1].grad(), leaves[2].grad()})
+      for (const Tensor& tensor : {y, leaves[0].grad(), leaves[1].grad(), leaves[2].grad(), sum})
         to.push_back(tensor.to(Device::cpu));
     }
-    for (std::size_t i = 0; i < 4; ++i) {
+    for (std::size_t i = 0; i < 5; ++i) {
       INFO("result " << i << " of case " << number);
       CHECK(results[1][i].to_vector<float>() == results[0][i].to_vector<float>());
     }

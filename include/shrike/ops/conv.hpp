@@ -17,8 +17,9 @@ struct Conv2dSizes {
   bool relu;
 };
 
-// y = conv(x, weight) + bias, clamped below at 0 with sizes.relu. bias [k] may be null.
-SHRIKE_KERNEL(conv2d_forward, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias, float* y);
+// y = conv(x, weight) + bias + residual, clamped below at 0 with sizes.relu. bias [k] and residual, shaped like y, may be null.
+SHRIKE_KERNEL(conv2d_forward, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias,
+              const float* residual, float* y);
 // The gradients of x, weight and bias, each only if its pointer is not null; overwritten, not added to. With sizes.relu, dy
 // counts only where y > 0; y is not read otherwise, nor x without dweight, nor weight without dx.
 SHRIKE_KERNEL(conv2d_backward, const Conv2dSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,
@@ -85,7 +86,7 @@ inline kernels::Conv2dSizes Conv2d::sizes(const Shape& x, const Shape& weight) c
 }
 
 inline Tensors Conv2d::forward(const Tensors& in) const {
-  auto sizes = this->sizes(in[0].shape(), in[1].shape());
+  const auto sizes = this->sizes(in[0].shape(), in[1].shape());
   const bool biased = in.size() > 2 && in[2].defined();
   const Tensor residual = in.size() > 3 ? in[3] : Tensor();
   SHRIKE_CHECK(!biased || in[2].shape() == Shape{sizes.k}, "conv2d: bias has shape ", in[2].shape(), ": expected [", sizes.k,
@@ -93,16 +94,10 @@ inline Tensors Conv2d::forward(const Tensors& in) const {
   const Tensor y({sizes.n, sizes.p, sizes.q, sizes.k}, Dtype::f32, in[0].device());
   SHRIKE_CHECK(!residual.defined() || residual.shape() == y.shape(), "conv2d: the residual has shape ", residual.shape(),
                ": expected the output's, ", y.shape());
-  if (residual.defined()) sizes.relu = false;  // comes after the addition
   dispatch(y.device(), [&](auto d) {
     kernels::conv2d_forward(d, sizes, in[0].data<float>(), in[1].data<float>(), biased ? in[2].data<float>() : nullptr,
-                            y.data<float>());
+                            residual.defined() ? residual.data<float>() : nullptr, y.data<float>());
   });
-  if (residual.defined()) {
-    Add sum;
-    sum.relu = relu;
-    return sum.forward({y, residual});
-  }
   return {y};
 }
 

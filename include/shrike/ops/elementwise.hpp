@@ -8,6 +8,7 @@ namespace shrike {
 namespace kernels {
 SHRIKE_KERNEL(relu_forward, std::int64_t n, const float* x, float* y);                     // y = max(x, 0)
 SHRIKE_KERNEL(relu_backward, std::int64_t n, const float* y, const float* dy, float* dx);  // dx = y > 0 ? dy : 0
+// y = a + b, or max(a + b, 0); y may be a or b.
 SHRIKE_KERNEL(add_forward, std::int64_t n, const float* a, const float* b, bool relu, float* y);
 SHRIKE_KERNEL(scale_forward, std::int64_t n, const float* x, float factor, float* y);  // y = factor * x
 }  // namespace kernels
