@@ -147,6 +147,40 @@ TEST_CASE("int8 convolution is exact at the ends of the range") {
   }
 }
 
+TEST_CASE("int8 weights are packed once, and again when they change") {
+  Random random(6, RandomStream::test);
+  // By tiles, by rows, in groups, and by panels.
+  for (const Case& z : std::vector<Case>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
+                                         {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
+                                         {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
+                                         {1, 2, 3, 1031, 1030, 1, 1, {}}}) {
+    const std::int64_t depth = z.r * z.s * z.c / z.options.groups;
+    const Tensor x = quantized::random_codes({z.n, z.h, z.w, z.c}, Dtype::s8, random);
+    const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random);
+    const auto [bias, multiplier] = quantized::random_epilogue(z.k, depth, random);
+    quantized::on_every_isa([&, bias = bias, multiplier = multiplier] {
+      const auto run = [&](const Tensor& w, const Tensor& input) {
+        return call(op_of(z, Dtype::f32, false, 0.0), {input, w, bias, multiplier})[0];
+      };
+      run(weight, x);
+      const auto packed = weight.companion().get();
+      REQUIRE(packed != nullptr);
+      run(weight, x);
+      CHECK(weight.companion().get() == packed);
+      const std::int64_t last = weight.numel() - 1;
+      for (const std::int64_t at : {std::int64_t{0}, last / 2, last}) {
+        auto* const code = weight.data<std::int8_t>() + at;
+        *code = static_cast<std::int8_t>(*code ^ 1);
+        CHECK(quantized::same(run(weight, x), run(weight.clone(), x)));
+        CHECK(weight.companion().get() != packed);
+      }
+      Tensor unsigned_x(x.shape(), Dtype::u8);  // the same bytes, which want other sums
+      std::memcpy(unsigned_x.raw(), x.raw(), x.bytes());
+      CHECK(quantized::same(run(weight, unsigned_x), run(weight.clone(), unsigned_x)));
+    });
+  }
+}
+
 TEST_CASE("int8 convolution does not depend on the number of threads") {
   Random random(4, RandomStream::test);
   const Case z{1, 23, 19, 64, 80, 3, 3, {.padding = 1}};

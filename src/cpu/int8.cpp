@@ -7,9 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "int8_kernels.hpp"
+#include "int8_packed.hpp"
 #include "int8_winograd.hpp"
-#include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
 
 namespace shrike::int8 {
@@ -22,41 +21,35 @@ Scratch bytes(std::int64_t count) { return Scratch(static_cast<std::size_t>(coun
 // One group of a convolution.
 struct Product {
   const kernels::Conv2dSizes& z;
-  const Kernels& isa;
-  Dtype x_type;
-  const std::uint8_t* x;      // of image 0, first channel of the group
-  const std::int8_t* weight;  // [columns, depth]
+  const Packed& packed;
+  const Packing& how;
+  std::int64_t group;
+  const std::uint8_t* x;  // of image 0, first channel of the group
   const std::int32_t* bias;
-  std::int64_t channels, columns;
 
   std::int64_t rows() const { return z.n * z.p * z.q; }
-  std::int64_t depth() const { return z.r * z.s * channels; }
-  bool words() const { return isa.multiply_bytes == nullptr; }
-  std::int64_t codes() const { return words() ? 2 : 4; }  // a step
-  std::int64_t steps() const { return (depth() + codes() - 1) / codes(); }
-  std::int64_t panels() const { return (columns + isa.panel - 1) / isa.panel; }
-  bool shifted() const { return x_type == Dtype::s8 && !words(); }
-  Multiply multiply() const { return words() ? isa.multiply_words : isa.multiply_bytes; }
+  std::int64_t channels() const { return how.channels; }
+  std::int64_t row_bytes() const { return how.steps() * 4; }
+  Multiply multiply() const { return how.words() ? how.isa->multiply_words : how.isa->multiply_bytes; }
 
   void pack_rows(std::int64_t first, std::int64_t count, char* to) const;
-  void pack_weights(std::int64_t panel, std::int64_t first_step, std::int64_t count, char* to) const;
-  void start_sums(std::int64_t panel, std::int64_t count, std::int32_t* c) const;
+  void start_sums(std::int64_t panel, std::int32_t* start) const;
 };
 
 // Codes as the product wants them: n from `from` (null: zeros).
 void put_codes(const Product& m, std::int64_t n, const std::uint8_t* __restrict from, std::uint8_t* __restrict to) {
-  if (m.words()) {
+  if (m.how.words()) {
     auto* __restrict wide = reinterpret_cast<std::int16_t*>(to);
     if (from == nullptr) {
       std::fill_n(wide, n, std::int16_t{0});
-    } else if (m.x_type == Dtype::u8) {
+    } else if (m.how.x == Dtype::u8) {
       for (std::int64_t i = 0; i < n; ++i) wide[i] = from[i];
     } else {
       for (std::int64_t i = 0; i < n; ++i) wide[i] = static_cast<std::int8_t>(from[i]);
     }
   } else if (from == nullptr) {
-    std::fill_n(to, n, static_cast<std::uint8_t>(m.shifted() ? 128 : 0));
-  } else if (m.shifted()) {
+    std::fill_n(to, n, static_cast<std::uint8_t>(m.how.shifted() ? 128 : 0));
+  } else if (m.how.shifted()) {
     for (std::int64_t i = 0; i < n; ++i) to[i] = from[i] ^ 128;
   } else {
     std::memcpy(to, from, static_cast<std::size_t>(n));
@@ -65,7 +58,8 @@ void put_codes(const Product& m, std::int64_t n, const std::uint8_t* __restrict 
 
 // Rows first .. first + count - 1, one after another; what is past the depth meets weights of 0.
 void Product::pack_rows(std::int64_t first, std::int64_t count, char* to) const {
-  const std::int64_t size = 4 / codes();
+  const std::int64_t size = 4 / how.codes();
+  const std::int64_t channels = how.channels;
   for (std::int64_t row = first; row < first + count; ++row) {
     auto* at = reinterpret_cast<std::uint8_t*>(to);
     const std::int64_t q = row % z.q, p = row / z.q % z.p, image = row / z.q / z.p;
@@ -89,55 +83,19 @@ void Product::pack_rows(std::int64_t first, std::int64_t count, char* to) const 
       }
       at += z.s * channels * size;
     }
-    std::fill(at, reinterpret_cast<std::uint8_t*>(to) + 4 * steps(), std::uint8_t{0});
-    to += 4 * steps();
+    std::fill(at, reinterpret_cast<std::uint8_t*>(to) + row_bytes(), std::uint8_t{0});
+    to += row_bytes();
   }
 }
 
-// Steps of one panel as [step][column][4 bytes]; zeros past the last column and the depth.
-void Product::pack_weights(std::int64_t panel, std::int64_t first_step, std::int64_t count, char* to) const {
-  const std::int64_t width = isa.panel, n = codes();
-  const std::int64_t used = std::min<std::int64_t>(width, columns - panel * width);
-  if (used < width) std::memset(to, 0, static_cast<std::size_t>(count * width * 4));
-  const auto put = [&](std::int64_t column, std::int64_t step, const std::int8_t* four) {
-    char* at = to + (step * width + column) * 4;
-    if (n == 2) {
-      const std::int16_t two[2] = {four[0], four[1]};
-      std::memcpy(at, two, 4);
-    } else {
-      std::memcpy(at, four, 4);
-    }
-  };
-  constexpr std::int64_t block = 16;  // steps at a time, so that what is written stays in the first-level cache
-  for (std::int64_t first = 0; first < count; first += block) {
-    const std::int64_t last = std::min(first + block, count);
-    const std::int64_t whole = std::clamp(depth() / n - first_step, first, last);  // the last step may be cut off
-    for (std::int64_t column = 0; column < used; ++column) {
-      const std::int8_t* from = weight + (panel * width + column) * depth() + first_step * n;
-      for (std::int64_t step = first; step < whole; ++step) put(column, step, from + step * n);
-      if (whole < last) {
-        std::int8_t four[4] = {};
-        for (std::int64_t i = 0; i < depth() % n; ++i) four[i] = from[whole * n + i];
-        put(column, whole, four);
-      }
-    }
+// The values that a panel's sums begin with.
+void Product::start_sums(std::int64_t panel, std::int32_t* start) const {
+  const std::int64_t width = how.isa->panel, first = panel * width;
+  const std::int32_t* const own = packed.start(group, panel);
+  for (std::int64_t i = 0; i < width; ++i) {
+    const std::uint32_t added = first + i < how.columns() ? static_cast<std::uint32_t>(bias[first + i]) : 0;
+    start[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(own[i]) + added);
   }
-}
-
-// The values that `count` rows of sums begin with.
-void Product::start_sums(std::int64_t panel, std::int64_t count, std::int32_t* c) const {
-  const std::int64_t width = isa.panel;
-  for (std::int64_t column = 0; column < width; ++column) {
-    const std::int64_t k = panel * width + column;
-    std::uint32_t start = k < columns ? static_cast<std::uint32_t>(bias[k]) : 0;
-    if (k < columns && shifted()) {
-      std::int32_t sum = 0;
-      for (std::int64_t i = 0; i < depth(); ++i) sum += weight[k * depth() + i];
-      start -= 128u * static_cast<std::uint32_t>(sum);
-    }
-    c[column] = static_cast<std::int32_t>(start);
-  }
-  for (std::int64_t row = 1; row < count; ++row) std::memcpy(c + row * width, c, static_cast<std::size_t>(width) * 4);
 }
 
 // Where finished rows go.
@@ -150,32 +108,25 @@ struct Target {
   char* y;  // of row 0, first column of the group
 
   void put(const Product& m, std::int64_t panel, std::int64_t first, std::int64_t count, const std::int32_t* c) const {
-    const std::int64_t k = panel * m.isa.panel, n = std::min<std::int64_t>(m.isa.panel, m.columns - k);
+    const std::int64_t width = m.how.isa->panel, k = panel * width, n = std::min(width, m.how.columns() - k);
     for (std::int64_t row = 0; row < count; ++row) {
       const std::int64_t at = (first + row) * stride + k;
-      m.isa.finish(how, n, c + row * m.isa.panel, multiplier + k, residual != nullptr ? residual + at : nullptr,
-                   y + at * y_size);
+      m.how.isa->finish(how, n, c + row * width, multiplier + k, residual != nullptr ? residual + at : nullptr,
+                        y + at * y_size);
     }
   }
 };
 
-// Few weights: packed once, then every thread gathers blocks of rows that stay in its cache beside a panel of weights.
+// Few weights: every thread gathers blocks of rows that stay in its cache beside a panel of weights.
 void by_rows(const Product& m, const Target& target) {
-  const std::int64_t steps = m.steps(), panel_bytes = steps * m.isa.panel * 4, width = m.isa.panel;
-  const Scratch weights = bytes(m.panels() * panel_bytes);
-  const Scratch starts = bytes(m.panels() * width * 4);
-  auto* const packed = reinterpret_cast<char*>(weights.data());
+  const std::int64_t steps = m.how.steps(), width = m.how.isa->panel, panels = m.how.panels();
+  const Scratch starts = bytes(panels * width * 4);
   auto* const start = reinterpret_cast<std::int32_t*>(starts.data());
-  parallel_for(m.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t panel = begin; panel < end; ++panel) {
-      m.pack_weights(panel, 0, steps, packed + panel * panel_bytes);
-      m.start_sums(panel, 1, start + panel * width);
-    }
-  });
-  const std::int64_t most = std::clamp<std::int64_t>((384 << 10) / (4 * steps), 12, 192);
+  for (std::int64_t panel = 0; panel < panels; ++panel) m.start_sums(panel, start + panel * width);
+  const std::int64_t most = std::clamp<std::int64_t>((384 << 10) / m.row_bytes(), 12, 192);
   const std::int64_t threads = num_threads(), rounds = (m.rows() + threads * most - 1) / (threads * most);
   const std::int64_t blocks = std::min(m.rows(), rounds * threads), block = (m.rows() + blocks - 1) / blocks;
-  const std::int64_t left_bytes = (block * 4 * steps + 63) / 64 * 64, each = left_bytes + block * width * 4;
+  const std::int64_t left_bytes = (block * m.row_bytes() + 63) / 64 * 64, each = left_bytes + block * width * 4;
   const Scratch scratch = bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t part = begin; part < end; ++part) {
@@ -184,11 +135,8 @@ void by_rows(const Product& m, const Target& target) {
       for (std::int64_t b = blocks * part / threads; b < blocks * (part + 1) / threads; ++b) {
         const std::int64_t first = m.rows() * b / blocks, count = m.rows() * (b + 1) / blocks - first;
         m.pack_rows(first, count, left);
-        for (std::int64_t panel = 0; panel < m.panels(); ++panel) {
-          for (std::int64_t row = 0; row < count; ++row) {
-            std::memcpy(c + row * width, start + panel * width, static_cast<std::size_t>(width) * 4);
-          }
-          m.multiply()(count, steps, left, 4 * steps, packed + panel * panel_bytes, c);
+        for (std::int64_t panel = 0; panel < panels; ++panel) {
+          m.multiply()(count, steps, left, m.row_bytes(), m.packed.panel(m.group, panel), start + panel * width, 0, c);
           target.put(m, panel, first, count, c);
         }
       }
@@ -196,27 +144,26 @@ void by_rows(const Product& m, const Target& target) {
   });
 }
 
-// Many weights and few rows: rows are packed once, and every thread packs the panels it owns, a part that stays in its cache at
+// Many weights and few rows: rows are packed once, and every thread takes the panels it owns, a part that stays in its cache at
 // a time, so that the weights are read from memory once.
 void by_panels(const Product& m, const Target& target) {
-  const std::int64_t steps = m.steps(), rows = m.rows(), width = m.isa.panel;
+  const std::int64_t steps = m.how.steps(), rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
   const std::int64_t part_steps = (256 << 10) / (width * 4);
-  const Scratch rows_scratch = bytes(rows * steps * 4);
+  const Scratch rows_scratch = bytes(rows * m.row_bytes());
   auto* const left = reinterpret_cast<char*>(rows_scratch.data());
   parallel_for(rows, 8,
-               [&](std::int64_t begin, std::int64_t end) { m.pack_rows(begin, end - begin, left + begin * steps * 4); });
-  const std::int64_t threads = num_threads(), each = part_steps * width * 4 + rows * width * 4;
+               [&](std::int64_t begin, std::int64_t end) { m.pack_rows(begin, end - begin, left + begin * m.row_bytes()); });
+  const std::int64_t threads = num_threads(), each = (rows + 1) * width * 4;
   const Scratch scratch = bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t part = begin; part < end; ++part) {
-      char* const weights = reinterpret_cast<char*>(scratch.data()) + part * each;
-      auto* const c = reinterpret_cast<std::int32_t*>(weights + part_steps * width * 4);
-      for (std::int64_t panel = m.panels() * part / threads; panel < m.panels() * (part + 1) / threads; ++panel) {
-        m.start_sums(panel, rows, c);
+      auto* const start = reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(scratch.data()) + part * each);
+      auto* const c = start + width;
+      for (std::int64_t panel = panels * part / threads; panel < panels * (part + 1) / threads; ++panel) {
+        m.start_sums(panel, start);
         for (std::int64_t step = 0; step < steps; step += part_steps) {
-          const std::int64_t count = std::min(part_steps, steps - step);
-          m.pack_weights(panel, step, count, weights);
-          m.multiply()(rows, count, left + 4 * step, 4 * steps, weights, c);
+          m.multiply()(rows, std::min(part_steps, steps - step), left + 4 * step, m.row_bytes(),
+                       m.packed.panel(m.group, panel) + step * width * 4, step == 0 ? start : c, step == 0 ? 0 : width, c);
         }
         target.put(m, panel, 0, rows, c);
       }
@@ -230,26 +177,20 @@ void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, cons
   const auto code = [](Dtype dtype) { return dtype == Dtype::u8 ? 0 : dtype == Dtype::s8 ? 1 : 2; };
   const Finish how{code(to.y), code(to.residual), to.low(), to.high(), to.residual_multiplier};
   const Kernels& isa = kernels();
-  if (winograd::fits(isa, z, to.x, o.weight)) return winograd::convolve(isa, how, z, to.x, o);
+  const Packing packing{&isa, to.x, z.k, z.r * z.s, z.c / z.groups, z.groups, winograd::fits(isa, z)};
+  const auto packed = packed_weights(packing, o);
+  if (packed->winograd) return winograd::convolve(*packed, how, z, o);
   const auto y_size = static_cast<std::int64_t>(size_of(to.y));
-  const std::int64_t channels = z.c / z.groups, columns = z.k / z.groups;
   for (std::int64_t group = 0; group < z.groups; ++group) {
-    const std::int64_t k = group * columns;
-    const Product m{z,
-                    isa,
-                    to.x,
-                    static_cast<const std::uint8_t*>(o.x) + group * channels,
-                    o.weight + k * z.r * z.s * channels,
-                    o.bias + k,
-                    channels,
-                    columns};
+    const std::int64_t k = group * packing.columns();
+    const Product m{z, *packed, packing, group, static_cast<const std::uint8_t*>(o.x) + group * packing.channels, o.bias + k};
     const Target target{how,
                         z.k,
                         y_size,
                         o.multiplier + k,
                         o.residual != nullptr ? static_cast<const char*>(o.residual) + k : nullptr,
                         static_cast<char*>(o.y) + k * y_size};
-    const bool few_rows = z.r * z.s == 1 && m.rows() <= 2048 && m.depth() * columns > 1 << 20;
+    const bool few_rows = z.r * z.s == 1 && m.rows() <= 2048 && packing.depth() * packing.columns() > 1 << 20;
     few_rows ? by_panels(m, target) : by_rows(m, target);
   }
 }

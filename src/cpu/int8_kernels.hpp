@@ -12,9 +12,10 @@ struct Finish {
   float low, high, residual_multiplier;
 };
 
-// c [rows, panel] += a [rows, 4 * steps bytes] * b [steps, panel, 4 bytes], exactly modulo 2^32; c's rows follow each other,
-// a's are a_stride bytes apart.
-using Multiply = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, int32_t* c);
+// c [rows, panel] = start + a [rows, 4 * steps bytes] * b [steps, panel, 4 bytes], exactly modulo 2^32. c's rows follow each
+// other, a's are a_stride bytes apart, those of start start_stride elements; start may be c.
+using Multiply = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, const int32_t* start,
+                          int64_t start_stride, int32_t* c);
 
 struct Kernels {
   const char* name;

@@ -7,14 +7,14 @@ namespace shrike::int8 {
 namespace {
 
 // One tile: R rows by I::vectors vectors of int32. I::dot adds the products of a step.
-template <class I, int R>
-void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride, const char* __restrict b, int32_t* __restrict c) {
+template <class I, int R> void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride,
+                                             const char* __restrict b, const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int vectors = I::vectors, width = I::width;
   typename I::Vector sums[R][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) sums[r][v] = I::load(c + (r * vectors + v) * width);
+    for (int v = 0; v < vectors; ++v) sums[r][v] = I::load(start + r * start_stride + v * width);
   }
   for (int64_t step = 0; step < steps; ++step) {
     typename I::Vector row[vectors];
@@ -34,22 +34,24 @@ void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride, co
   }
 }
 
-template <class I, int R>
-void multiply_rest(int64_t rows, int64_t steps, const char* a, int64_t a_stride, const char* b, int32_t* c) {
+template <class I, int R> void multiply_rest(int64_t rows, int64_t steps, const char* a, int64_t a_stride, const char* b,
+                                             const int32_t* start, int64_t start_stride, int32_t* c) {
   if constexpr (R > 0) {
-    if (rows == R) return multiply_tile<I, R>(steps, a, a_stride, b, c);
-    multiply_rest<I, R - 1>(rows, steps, a, a_stride, b, c);
+    if (rows == R) return multiply_tile<I, R>(steps, a, a_stride, b, start, start_stride, c);
+    multiply_rest<I, R - 1>(rows, steps, a, a_stride, b, start, start_stride, c);
   }
 }
 
 // Rows are spread evenly over the tiles: 7 are 4 and 3 rather than 6 and 1.
-template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, int32_t* c) {
+template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b,
+                                 const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int most = I::rows;
   const int64_t tiles = (rows + most - 1) / most;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
     multiply_rest<I, most>(end - begin, steps, static_cast<const char*>(a) + begin * a_stride, a_stride,
-                           static_cast<const char*>(b), c + begin * I::vectors * I::width);
+                           static_cast<const char*>(b), start + begin * start_stride, start_stride,
+                           c + begin * I::vectors * I::width);
   }
 }
 

@@ -73,47 +73,44 @@ template <int S, int T> void output_line(const Sums* in, Sums* out) {  // A^T ti
 
 Scratch bytes(std::int64_t count) { return Scratch(static_cast<std::size_t>(count)); }
 
-struct Job {
-  const Kernels& isa;
-  const Finish& how;
-  const kernels::Conv2dSizes& z;
-  Dtype x_type;
-  const kernels::QuantizedOperands& o;
-  Tiles in, out;
-
-  std::int64_t steps() const { return z.c / 2; }
-  std::int64_t panels() const { return (z.k + isa.panel - 1) / isa.panel; }
-  std::int64_t panel_bytes() const { return steps() * isa.panel * 4; }
-  std::int64_t v_row() const { return z.c * 2 + 64; }  // bytes; apart, so that points do not share a cache's sets
-  char* weights(char* u, std::int64_t panel, int point) const { return u + (panel * points + point) * panel_bytes(); }
-
-  void transform_weights(std::int64_t panel, char* u) const;
-  template <class Code> void transform_input(std::int64_t tile, const std::uint8_t* zeros, char* v, std::int64_t stride) const;
-  void transform_back(std::int64_t tile, std::int64_t panel, const std::int32_t* m, std::int64_t stride) const;
-  void run(std::int64_t first, std::int64_t count, char* u, const std::uint8_t* zeros, char* v, std::int32_t* m) const;
-};
+std::int64_t panel_bytes(const Packing& how) { return how.channels / 2 * how.isa->panel * 4; }
 
 // The weights of one panel as [point][step][column][2 words].
-void Job::transform_weights(std::int64_t panel, char* u) const {
-  const std::int64_t used = std::min<std::int64_t>(isa.panel, z.k - panel * isa.panel);
-  if (used < isa.panel) std::memset(weights(u, panel, 0), 0, static_cast<std::size_t>(points * panel_bytes()));
+void pack_panel(const Packing& how, std::int64_t panel, const std::int8_t* weight, char* u) {
+  const std::int64_t width = how.isa->panel, c = how.channels, used = std::min<std::int64_t>(width, how.k - panel * width);
+  if (used < width) std::memset(u, 0, static_cast<std::size_t>(points * panel_bytes(how)));
   for (std::int64_t column = 0; column < used; ++column) {
-    const std::int8_t* from = o.weight + (panel * isa.panel + column) * 9 * z.c;
-    for (std::int64_t c = 0; c < z.c; c += chunk) {
+    const std::int8_t* from = weight + (panel * width + column) * 9 * c;
+    for (std::int64_t i = 0; i < c; i += chunk) {
       Words g[9], half[18], result[6];
-      for (int tap = 0; tap < 9; ++tap) g[tap] = __builtin_convertvector(load_as<SignedBytes>(from + tap * z.c + c), Words);
+      for (int tap = 0; tap < 9; ++tap) g[tap] = __builtin_convertvector(load_as<SignedBytes>(from + tap * c + i), Words);
       for (int s = 0; s < 3; ++s) weight_line<3, 3>(g + s, half + s);
-      for (int i = 0; i < 6; ++i) {
-        weight_line<1, 1>(half + 3 * i, result);
-        for (int j = 0; j < 6; ++j) {
-          char* to = weights(u, panel, 6 * i + j) + (c / 2 * isa.panel + column) * 4;
-          const char* pairs = reinterpret_cast<const char*>(result + j);
-          for (int pair = 0; pair < chunk / 2; ++pair) std::memcpy(to + pair * isa.panel * 4, pairs + 4 * pair, 4);
+      for (int r = 0; r < 6; ++r) {
+        weight_line<1, 1>(half + 3 * r, result);
+        for (int s = 0; s < 6; ++s) {
+          char* to = u + (6 * r + s) * panel_bytes(how) + (i / 2 * width + column) * 4;
+          const char* pairs = reinterpret_cast<const char*>(result + s);
+          for (int pair = 0; pair < chunk / 2; ++pair) std::memcpy(to + pair * width * 4, pairs + 4 * pair, 4);
         }
       }
     }
   }
 }
+
+struct Job {
+  const Packed& packed;
+  const Kernels& isa;
+  const Finish& how;
+  const kernels::Conv2dSizes& z;
+  const kernels::QuantizedOperands& o;
+  Tiles in, out;
+
+  std::int64_t v_row() const { return z.c * 2 + 64; }  // bytes; apart, so that points do not share a cache's sets
+
+  template <class Code> void transform_input(std::int64_t tile, const std::uint8_t* zeros, char* v, std::int64_t stride) const;
+  void transform_back(std::int64_t tile, std::int64_t panel, const std::int32_t* m, std::int64_t stride) const;
+  void run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v, std::int32_t* m) const;
+};
 
 // B^T d B of one tile; points are `stride` bytes apart.
 template <class Code>
@@ -169,19 +166,20 @@ void Job::transform_back(std::int64_t tile, std::int64_t panel, const std::int32
 }
 
 // One block of tiles: transform, then for each panel 36 products and the transform back.
-void Job::run(std::int64_t first, std::int64_t count, char* u, const std::uint8_t* zeros, char* v, std::int32_t* m) const {
+void Job::run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v, std::int32_t* m) const {
   const std::int64_t v_stride = count * v_row() + 64, m_stride = count * isa.panel + 16;
   for (std::int64_t t = 0; t < count; ++t) {
-    if (x_type == Dtype::u8) {
+    if (packed.how.x == Dtype::u8) {
       transform_input<Bytes>(first + t, zeros, v + t * v_row(), v_stride);
     } else {
       transform_input<SignedBytes>(first + t, zeros, v + t * v_row(), v_stride);
     }
   }
-  for (std::int64_t panel = 0; panel < panels(); ++panel) {
-    std::fill_n(m, points * m_stride, 0);
-    for (int point = 0; point < points; ++point) {
-      isa.multiply_words(count, steps(), v + point * v_stride, v_row(), weights(u, panel, point), m + point * m_stride);
+  alignas(64) static constexpr std::int32_t nothing[64] = {};
+  const char* u = reinterpret_cast<const char*>(packed.memory.data());
+  for (std::int64_t panel = 0; panel < packed.how.panels(); ++panel) {
+    for (int point = 0; point < points; ++point, u += panel_bytes(packed.how)) {
+      isa.multiply_words(count, z.c / 2, v + point * v_stride, v_row(), u, nothing, 0, m + point * m_stride);
     }
     for (std::int64_t t = 0; t < count; ++t) transform_back(first + t, panel, m + t * isa.panel, m_stride);
   }
@@ -189,38 +187,45 @@ void Job::run(std::int64_t first, std::int64_t count, char* u, const std::uint8_
 
 }  // namespace
 
-bool fits(const Kernels& isa, const kernels::Conv2dSizes& z, Dtype x, const std::int8_t* weight) {
-  if (isa.panel < group || isa.panel > 64 || z.r != 3 || z.s != 3 || z.stride != 1 || z.dilation != 1 || z.groups != 1 ||
-      z.padding > 2 || z.c % chunk != 0 || z.k % group != 0) {
-    return false;
-  }
-  std::atomic<bool> exact = true;
-  parallel_for(z.k, 8, [&](std::int64_t begin, std::int64_t end) {
+bool fits(const Kernels& isa, const kernels::Conv2dSizes& z) {
+  return isa.panel >= group && isa.panel <= 64 && z.r == 3 && z.s == 3 && z.stride == 1 && z.dilation == 1 && z.groups == 1 &&
+         z.padding <= 2 && z.c % chunk == 0 && z.k % group == 0;
+}
+
+bool exact(const Packing& how, const std::int8_t* weight) {
+  std::atomic<bool> result = true;
+  parallel_for(how.k, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       std::int32_t sum = 0, size = 0;
-      for (std::int64_t i = 0; i < 9 * z.c; ++i) {
-        const std::int32_t w = weight[k * 9 * z.c + i];
+      for (std::int64_t i = 0; i < how.depth(); ++i) {
+        const std::int32_t w = weight[k * how.depth() + i];
         sum += w;
         size += w < 0 ? -w : w;
       }
       // The greatest |y|: u8 codes go with the weights of one sign, s8 codes with all.
       const std::int64_t most =
-          x == Dtype::u8 ? std::int64_t{255} * ((size + (sum < 0 ? -sum : sum)) / 2) : std::int64_t{128} * size;
-      if (most >= std::int64_t{1} << 25) exact = false;
+          how.x == Dtype::u8 ? std::int64_t{255} * ((size + (sum < 0 ? -sum : sum)) / 2) : std::int64_t{128} * size;
+      if (most >= std::int64_t{1} << 25) result = false;
     }
   });
-  return exact;
+  return result;
 }
 
-void convolve(const Kernels& isa, const Finish& how, const kernels::Conv2dSizes& z, Dtype x,
-              const kernels::QuantizedOperands& o) {
-  using shrike::winograd::tiles_of;
-  const Job job{isa, how, z, x, o, tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q)};
-  const Scratch transformed = bytes(job.panels() * points * job.panel_bytes());
-  auto* const u = reinterpret_cast<char*>(transformed.data());
-  parallel_for(job.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t panel = begin; panel < end; ++panel) job.transform_weights(panel, u);
+Scratch pack(const Packing& how, const std::int8_t* weight) {
+  Scratch result = bytes(how.panels() * points * panel_bytes(how));
+  auto* const u = reinterpret_cast<char*>(result.data());
+  parallel_for(how.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      pack_panel(how, panel, weight, u + panel * points * panel_bytes(how));
+    }
   });
+  return result;
+}
+
+void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSizes& z, const kernels::QuantizedOperands& o) {
+  using shrike::winograd::tiles_of;
+  const Kernels& isa = *packed.how.isa;
+  const Job job{packed, isa, how, z, o, tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q)};
   // Blocks whose transformed input and sums stay in a core's cache, evenly many for each thread.
   const std::int64_t tiles = job.out.count(), threads = num_threads();
   const std::int64_t most = std::clamp<std::int64_t>((800 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 48);
@@ -236,7 +241,7 @@ void convolve(const Kernels& isa, const Finish& how, const kernels::Conv2dSizes&
       char* const v = base + part * (v_bytes + m_bytes);
       for (std::int64_t b = blocks * part / threads; b < blocks * (part + 1) / threads; ++b) {
         const std::int64_t first = tiles * b / blocks;
-        job.run(first, tiles * (b + 1) / blocks - first, u, zeros, v, reinterpret_cast<std::int32_t*>(v + v_bytes));
+        job.run(first, tiles * (b + 1) / blocks - first, zeros, v, reinterpret_cast<std::int32_t*>(v + v_bytes));
       }
     }
   });

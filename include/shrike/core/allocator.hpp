@@ -61,6 +61,23 @@ class CachingAllocator {
 CachingAllocator& allocator(Cpu);
 CachingAllocator& allocator(Cuda);
 
+// What a backend made of a tensor's elements and keeps beside them, such as packed weights. Thread-safe.
+class Companion {
+ public:
+  std::shared_ptr<const void> get() const {
+    const std::lock_guard lock(mutex_);
+    return value_;
+  }
+  void set(std::shared_ptr<const void> value) {
+    const std::lock_guard lock(mutex_);
+    value_.swap(value);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const void> value_;
+};
+
 // One block of device memory, returned to its allocator on destruction.
 class Storage {
  public:
@@ -72,11 +89,13 @@ class Storage {
   void* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  Companion& companion() { return companion_; }
 
  private:
   std::size_t bytes_;
   Device device_;
   void* data_;
+  Companion companion_;
 };
 
 }  // namespace shrike

@@ -44,6 +44,8 @@ class Tensor {
     return static_cast<T*>(impl().storage->data());
   }
   void* raw() const { return impl().storage->data(); }
+  // What is kept beside the elements; who uses it must notice when they have changed.
+  Companion& companion() const { return impl().storage->companion(); }
 
   // The single element of a tensor of one element, brought to the host.
   template <class T = float> T item() const {

@@ -39,6 +39,7 @@ struct QuantizedOperands {
   const float* multiplier;
   const void* residual;
   void* y;
+  Companion* beside_weight = nullptr;  // where the backend may keep packed weights from call to call
 };
 
 }  // namespace kernels
@@ -94,7 +95,8 @@ inline kernels::Requantize requantize(const char* op, const Tensors& in, const s
 inline kernels::QuantizedOperands quantized_operands(const Tensors& in, const Tensor& y) {
   const bool added = in.size() > 4 && in[4].defined();
   return {in[0].raw(),         in[1].data<std::int8_t>(),     in[2].data<std::int32_t>(),
-          in[3].data<float>(), added ? in[4].raw() : nullptr, y.raw()};
+          in[3].data<float>(), added ? in[4].raw() : nullptr, y.raw(),
+          &in[1].companion()};
 }
 
 }  // namespace detail
