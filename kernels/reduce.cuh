@@ -23,6 +23,11 @@ __device__ __forceinline__ std::int64_t index_stride() { return std::int64_t{gri
 // Blocks for grid-stride loops over n elements: none for none, enough to fill any GPU otherwise.
 inline unsigned loop_blocks(std::int64_t n, int threads) { return n <= 0 ? 0 : std::min(blocks_for(n, threads), 1u << 14); }
 
+// Into how many stretches a row is cut, each a block's: enough for every multiprocessor, of at least 4096 elements.
+inline std::int64_t stretches(std::int64_t rows, std::int64_t inner) {
+  return std::clamp<std::int64_t>(std::min<std::int64_t>(inner / 4096, 1024 / std::max<std::int64_t>(rows, 1)), 1, 1024);
+}
+
 // The sum over groups of G neighbouring lanes, in all of them; all lanes of the warp take part. Each lane adds the same pairs,
 // so the order is fixed.
 template <int G> __device__ __forceinline__ double group_sum(double value) {

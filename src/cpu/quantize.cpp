@@ -167,4 +167,22 @@ void histogram_abs(Cpu, std::int64_t n, std::int64_t bins, float width, const fl
   });
 }
 
+void track_range(Cpu, std::int64_t rows, float share, bool start, const float* range, const std::int64_t* odd,
+                 const float* before, const std::int64_t* odd_before, float* after, std::int64_t* odd_after) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float low = range[2 * r], high = range[2 * r + 1];
+    after[4 * r] = start ? low : std::min(before[4 * r], low);
+    after[4 * r + 1] = start ? high : std::max(before[4 * r + 1], high);
+    after[4 * r + 2] = start ? low : std::fma(share, low - before[4 * r + 2], before[4 * r + 2]);
+    after[4 * r + 3] = start ? high : std::fma(share, high - before[4 * r + 3], before[4 * r + 3]);
+  }
+  *odd_after = *odd + (start ? 0 : *odd_before);
+}
+
+void range_scales(Cpu, std::int64_t rows, std::int64_t pitch, int low, int high, const float* range, float* scale) {
+  const Dtype dtype = low < 0 ? Dtype::s8 : Dtype::u8;
+  SHRIKE_CHECK(high == code_range(dtype).high, "scales for codes ", low, " to ", high);
+  for (std::int64_t r = 0; r < rows; ++r) scale[r] = scale_from_range(range[pitch * r], range[pitch * r + 1], dtype);
+}
+
 }  // namespace shrike::kernels

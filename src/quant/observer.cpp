@@ -9,16 +9,32 @@ namespace {
 
 using Counts = std::vector<std::int64_t>;
 
-// The finite extremes of each row. Throws Error when something is not finite.
-std::vector<float> ranges(const Tensor& x, std::int64_t rows, const std::string& name) {
-  const Tensor range({rows, 2}, Dtype::f32, x.device());
-  const Tensor odd({1}, Dtype::s64, x.device());
+// The finite extremes of each row, [rows, 2], and the number of values that are not finite, [1].
+struct Ranges {
+  Tensor range, odd;
+};
+
+Ranges ranges(const Tensor& x, std::int64_t rows) {
+  const Ranges result{Tensor({rows, 2}, Dtype::f32, x.device()), Tensor({1}, Dtype::s64, x.device())};
   dispatch(x.device(), [&](auto d) {
-    kernels::min_max_rows(d, rows, x.numel() / rows, x.data<float>(), range.data<float>(), odd.data<std::int64_t>());
+    kernels::min_max_rows(d, rows, x.numel() / rows, x.data<float>(), result.range.data<float>(),
+                          result.odd.data<std::int64_t>());
   });
+  return result;
+}
+
+void check_finite(const Tensor& odd, std::int64_t all, const std::string& name) {
   const auto count = odd.item<std::int64_t>();
-  SHRIKE_CHECK(count == 0, name, ": ", count, " of ", x.numel(), " values are not finite");
-  return range.to_vector<float>();
+  SHRIKE_CHECK(count == 0, name, ": ", count, " of ", all, " values are not finite");
+}
+
+// The scales of the first two columns of each row of `range`.
+void write_scales(const Tensor& range, Dtype dtype, std::int64_t column, const Tensor& scales) {
+  const CodeRange codes = code_range(dtype);
+  dispatch(range.device(), [&](auto d) {
+    kernels::range_scales(d, range.size(0), range.size(1), codes.low, codes.high, range.data<float>() + column,
+                          scales.data<float>());
+  });
 }
 
 std::int64_t percentile_bin(const Counts& counts, double percentile) {
@@ -87,15 +103,35 @@ Observer::Observer(std::string name, Dtype dtype, const ObserverOptions& options
 
 void Observer::update(const Tensor& x) {
   if (x.numel() == 0) return;
-  const std::vector<float> range = ranges(x, 1, name_);
-  const float low = range[0], high = range[1];
-  const auto share = static_cast<float>(options_.momentum);
-  least_ = seen_ ? std::min(least_, low) : low;
-  greatest_ = seen_ ? std::max(greatest_, high) : high;
-  low_ = seen_ ? low_ + share * (low - low_) : low;
-  high_ = seen_ ? high_ + share * (high - high_) : high;
-  if (wants_histogram()) add_to_histogram(x, std::max(-low, high));
+  const Ranges now = ranges(x, 1);
+  const Tensor state({1, 4}, Dtype::f32, x.device()), odd({1}, Dtype::s64, x.device());
+  const bool start = seen_ == 0;
+  const Tensor before = start ? Tensor() : state_.to(x.device()), odd_before = start ? Tensor() : odd_.to(x.device());
+  dispatch(x.device(), [&](auto d) {
+    kernels::track_range(d, 1, static_cast<float>(options_.momentum), start, now.range.data<float>(),
+                         now.odd.data<std::int64_t>(), start ? nullptr : before.data<float>(),
+                         start ? nullptr : odd_before.data<std::int64_t>(), state.data<float>(), odd.data<std::int64_t>());
+  });
+  if (x.device() == Device::cpu || wants_histogram()) check_finite(now.odd, x.numel(), name_);
+  state_ = state;
+  odd_ = odd;
   ++seen_;
+  values_ += x.numel();
+  if (!wants_histogram()) return;
+  const std::vector<float> range = now.range.to_vector<float>();
+  add_to_histogram(x, std::max(-range[0], range[1]));
+}
+
+std::vector<float> Observer::extremes() const {
+  SHRIKE_CHECK(seen_ > 0, name_, ": no values were seen, so that it has no scale");
+  check_finite(odd_, values_, name_);
+  return state_.to_vector<float>();
+}
+
+bool Observer::constant() const {
+  if (seen_ == 0) return false;
+  const std::vector<float> seen = extremes();
+  return seen[0] == seen[1];
 }
 
 // The range grows by doubling: pairs of bins become one, so counts stay exact.
@@ -132,24 +168,40 @@ float Observer::chosen_reach() const {
       if (cost < least) least = cost, best = reach;
     }
   }
-  return std::min(static_cast<float>(best) * width_, std::max(-least_, greatest_));
+  const std::vector<float> seen = extremes();
+  return std::min(static_cast<float>(best) * width_, std::max(-seen[0], seen[1]));
 }
 
 float Observer::scale() const {
+  extremes();
+  const Tensor scale({1}, Dtype::f32, state_.device());
+  write_scale(scale);
+  return scale.item();
+}
+
+void Observer::write_scale(const Tensor& scale) const {
   SHRIKE_CHECK(seen_ > 0, name_, ": no values were seen, so that it has no scale");
-  if (options_.choice == RangeChoice::min_max) return scale_from_range(least_, greatest_, dtype_);
-  if (options_.choice == RangeChoice::moving_average) return scale_from_range(low_, high_, dtype_);
-  const float reach = width_ == 0 ? 0 : chosen_reach();
-  return scale_from_range(dtype_ == Dtype::u8 ? 0 : -reach, reach, dtype_);
+  if (wants_histogram()) {
+    const float reach = width_ == 0 ? 0 : chosen_reach();
+    scale.copy_from(full({1}, scale_from_range(dtype_ == Dtype::u8 ? 0 : -reach, reach, dtype_), scale.device()));
+    return;
+  }
+  const Tensor made({1}, Dtype::f32, state_.device());
+  write_scales(state_, dtype_, options_.choice == RangeChoice::min_max ? 0 : 2, made);
+  scale.copy_from(made);
 }
 
 Tensor weight_scales(const Tensor& weight, const std::string& name) {
-  const std::int64_t channels = weight.size(0);
   SHRIKE_CHECK(weight.numel() > 0, name, ": a weight of shape ", weight.shape(), " has no scales");
-  const std::vector<float> range = ranges(weight, channels, name);
-  std::vector<float> scales;
-  for (std::size_t k = 0; k < range.size(); k += 2) scales.push_back(scale_from_range(range[k], range[k + 1], Dtype::s8));
-  return tensor({channels}, scales, weight.device());
+  const Ranges now = ranges(weight, weight.size(0));
+  check_finite(now.odd, weight.numel(), name);
+  const Tensor scales({weight.size(0)}, Dtype::f32, weight.device());
+  write_scales(now.range, Dtype::s8, 0, scales);
+  return scales;
+}
+
+void write_weight_scales(const Tensor& weight, const Tensor& scales) {
+  write_scales(ranges(weight, weight.size(0)).range, Dtype::s8, 0, scales);
 }
 
 }  // namespace shrike::quant

@@ -200,7 +200,12 @@ Tensors Prepared::forward(const Tensors& in) {
 
 void Prepared::update_weight_scales() {
   for (const Weight& weight : weights) {
-    constants.at(weight.scale).copy_from(weight_scales(constants.at(weight.weight), weight.name));
+    const Tensor &values = constants.at(weight.weight), &scale = constants.at(weight.scale);
+    if (training() && values.device() != Device::cpu) {  // nothing is read back; what is not finite shows in the loss
+      write_weight_scales(values, scale);
+    } else {
+      scale.copy_from(weight_scales(values, weight.name));
+    }
   }
 }
 
@@ -211,11 +216,12 @@ void Prepared::computed(Value value, const Tensor& tensor) {
     if (activation.value != value) continue;
     const Tensor& scale = constants.at(activation.scale);
     const bool learned = scale.requires_grad();
-    if (!calibrating_ && learned && scale.item() != 0) return;
-    activation.observer.update(tensor);
-    if (!calibrating_ && activation.observer.seen() > 0) {
-      scale.copy_from(full({1}, activation.observer.scale(), scale.device()));
+    if (!calibrating_ && learned) {
+      if (!activation.started) activation.started = scale.item() != 0;
+      if (activation.started) return;
     }
+    activation.observer.update(tensor);
+    if (!calibrating_ && activation.observer.seen() > 0) activation.observer.write_scale(scale);
     return;
   }
 }
@@ -225,6 +231,7 @@ void Prepared::begin_calibration() {
   for (Activation& activation : activations) {
     const Observer& old = activation.observer;
     activation.observer = Observer(old.name(), activation.dtype, old.options());
+    activation.started = false;
     constants.at(activation.scale).zero();
   }
   for (const Weight& weight : weights) constants.at(weight.scale).zero();

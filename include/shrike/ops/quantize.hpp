@@ -36,6 +36,13 @@ SHRIKE_KERNEL(widen_forward, std::int64_t n, const Half* x, float* y);
 SHRIKE_KERNEL(min_max_rows, std::int64_t rows, std::int64_t inner, const float* x, float* range, std::int64_t* not_finite);
 // counts [bins] += how many |x| fall into [i * width, (i + 1) * width); what lies beyond counts in the last bin. x is finite.
 SHRIKE_KERNEL(histogram_abs, std::int64_t n, std::int64_t bins, float width, const float* x, std::int64_t* counts);
+// What an observer remembers: of each row the least and greatest value so far and the averages of the extremes, [rows, 4], and
+// the number of values that were not finite, [1]. `after` is `before` with the range and count of one more tensor, whose share
+// of the averages is `share`; with `start` there is no before.
+SHRIKE_KERNEL(track_range, std::int64_t rows, float share, bool start, const float* range, const std::int64_t* odd,
+              const float* before, const std::int64_t* odd_before, float* after, std::int64_t* odd_after);
+// scale [rows] by scale_from_range() of range[pitch * row] and the element after it, for codes of low .. high. All are finite.
+SHRIKE_KERNEL(range_scales, std::int64_t rows, std::int64_t pitch, int low, int high, const float* range, float* scale);
 
 }  // namespace kernels
 

@@ -35,13 +35,16 @@ class Observer {
   // `name` is the tensor's, for messages.
   Observer(std::string name, Dtype dtype, const ObserverOptions& options = {});
 
-  // Throws Error naming the tensor when x holds a NaN or infinity. Tensors without elements are passed over.
+  // Throws Error naming the tensor when x holds a NaN or infinity: on a device not before something is read, as nothing is
+  // read back here unless the choice needs a histogram. Tensors without elements are passed over.
   void update(const Tensor& x);
 
   // Throws Error when nothing was seen.
   float scale() const;
+  // The same into a tensor [1]; from a device to the same device nothing is read back.
+  void write_scale(const Tensor& scale) const;
   // Nothing but one value was seen, over and over.
-  bool constant() const { return seen_ > 0 && least_ == greatest_; }
+  bool constant() const;
   std::int64_t seen() const { return seen_; }
   const std::string& name() const { return name_; }
   // Of the absolute values, from 0 in steps of width(): for the choices that need it, else empty.
@@ -53,19 +56,21 @@ class Observer {
   bool wants_histogram() const { return options_.choice >= RangeChoice::percentile; }
   void add_to_histogram(const Tensor& x, float reach);
   float chosen_reach() const;
+  std::vector<float> extremes() const;  // least, greatest, averaged low and high; throws Error if any value was not finite
 
   std::string name_;
   Dtype dtype_;
   ObserverOptions options_;
-  std::int64_t seen_ = 0;
-  float least_ = 0, greatest_ = 0;  // of all
-  float low_ = 0, high_ = 0;        // averaged
-  float width_ = 0;                 // of a bin; 0 until something other than 0 was seen
+  std::int64_t seen_ = 0, values_ = 0;  // tensors, and their elements
+  Tensor state_, odd_;                  // as kernels::track_range says, on the device of what was seen
+  float width_ = 0;                     // of a bin; 0 until something other than 0 was seen
   std::vector<std::int64_t> counts_;
 };
 
 // The scales of a weight tensor's output channels (dimension 0), [K], on its device: s8, by the greatest magnitude of each.
 // Throws Error naming it when it holds a NaN or infinity.
 Tensor weight_scales(const Tensor& weight, const std::string& name);
+// The same into `scales`, [K] on the weight's device, from which nothing is read back: what is not finite is passed over.
+void write_weight_scales(const Tensor& weight, const Tensor& scales);
 
 }  // namespace shrike::quant

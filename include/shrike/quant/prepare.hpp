@@ -41,6 +41,7 @@ class Prepared : public Graph {
     Value scale = none;  // constant [1]
     Dtype dtype = Dtype::u8;
     Observer observer;
+    bool started = false;  // a learned scale that has a value
   };
   struct Weight {
     Value weight = none;
