@@ -2,8 +2,10 @@
 #include <filesystem>
 #include <iostream>
 
+#include "apps/quantize_arguments.hpp"
 #include "apps/quantized.hpp"
 #include "apps/trainer.hpp"
+#include "models/bias_correction.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/io/file.hpp"
 
@@ -12,78 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
-  std::string checkpoint, mode = "static", run, output;
-  // What the checkpoint's settings are overridden with; empty and negative: they stay.
-  std::string data, years, split;
-  DeviceSettings device;
-  int threads = 0, workers = -1;
-  bool drop_bad_boxes = false, evaluate = true;
-  // Quantization.
-  std::string observer = "moving-average", weights = "s8", calibration, save_calibration;
-  double percentile = 0.9999, observer_momentum = 0.01;
-  std::vector<std::string> keep_float;
-  bool first_float = false;
-  int calibration_images = 128;
-  // Training.
-  int epochs = -1, freeze_after = -1, log_every = -1;
-  double lr = -1;
-  bool learned = false;
-};
-
-int parse(int argc, char** argv, Arguments& a) {
-  CLI::App app(
-      "Quantizes a trained Faster R-CNN: int8 by calibration (static) or by training on (qat), or the weights alone "
-      "(dynamic).",
-      "qat_frcnn");
-  const auto option = [&](CLI::App& to, const char* group, const char* name, auto& value, const char* help) {
-    return to.add_option(name, value, help)->group(group)->capture_default_str();
-  };
-  app.add_option("--checkpoint", a.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
-  option(app, "Options", "--mode", a.mode, "dynamic, static or qat")->check(CLI::IsMember({"dynamic", "static", "qat"}));
-  option(app, "Options", "-o,--output", a.output, "the quantized file; CHECKPOINT's name with MODE in it by default");
-  option(app, "Options", "--data", a.data, "VOC-format folder; by default the one it was trained on");
-  option(app, "Options", "--years", a.years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
-  option(app, "Options", "--split", a.split, "image set to evaluate on; by default the run's test set");
-  app.add_flag("--drop-bad-boxes", a.drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
-  app.add_flag("--evaluate,!--no-evaluate", a.evaluate, "measure the float and the quantized detector")->capture_default_str();
-  OptionAdder adder{app, "Device"};
-  a.device.visit(adder);
-  option(app, "Options", "--threads", a.threads, "threads for computing; 0 means one per core");
-  option(app, "Options", "--workers", a.workers, "threads that load images; by default the run's");
-  const char* scales = "Quantization";
-  option(app, scales, "--observer", a.observer, "how ranges are chosen: minmax, moving-average, percentile, entropy or mse");
-  option(app, scales, "--percentile", a.percentile, "observer percentile: the share of absolute values within the range");
-  option(app, scales, "--observer-momentum", a.observer_momentum, "observer moving-average: the newest batch's share");
-  option(app, scales, "--keep-float", a.keep_float, "layers to keep in float, as globs: roi_heads.box_head.*")
-      ->delimiter(',')
-      ->expected(1, 1000);
-  app.add_flag("--first-float", a.first_float, "keep the first layer in float")->group(scales);
-  option(app, scales, "--calibration-images", a.calibration_images, "images of the training set that scales are found with");
-  option(app, scales, "--calibration", a.calibration, "take the scales from this file instead");
-  option(app, scales, "--save-calibration", a.save_calibration, "write the scales to this file");
-  option(app, scales, "--weights", a.weights, "mode dynamic: f16 or s8")->check(CLI::IsMember({"f16", "s8"}));
-  const char* training = "Training (mode qat)";
-  option(app, training, "--run", a.run, "folder for logs; the output's name without extension by default");
-  option(app, training, "--epochs", a.epochs, "passes over the training images; a tenth of the float training's by default");
-  option(app, training, "--lr", a.lr, "learning rate; a tenth of the float training's by default");
-  app.add_flag("--learned", a.learned, "scales of activations are trained too (LSQ)")->group(training);
-  option(app, training, "--freeze-after", a.freeze_after, "steps after which observers stand still; negative: never");
-  option(app, training, "--log-every", a.log_every, "steps between lines of the log; by default the run's");
-  app.footer("Example: qat_frcnn --checkpoint runs/bccd/best.safetensors --mode static --observer mse");
-  return parse_command_line(app, argc, argv);
-}
-
-quant::RangeChoice range_choice(const std::string& text) {
-  SHRIKE_CHECK(text.find('_') == std::string::npos, "observer '", text,
-               "': expected minmax, moving-average, percentile, entropy or mse");
-  if (text == "minmax") return quant::RangeChoice::min_max;
-  if (text == "moving-average") return quant::RangeChoice::moving_average;
-  return quant::parse_range_choice(text);
-}
-
 // The settings of the further training: the checkpoint's, gentler.
-TrainConfig settings(const TrainConfig& trained, const Arguments& a) {
+TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   TrainConfig config = trained;
   if (!a.data.empty()) config.data = a.data;
   if (!a.years.empty()) config.years = a.years;
@@ -100,16 +32,29 @@ TrainConfig settings(const TrainConfig& trained, const Arguments& a) {
   return config;
 }
 
-// The first `count` images of the training set in an order of its own, through the pipeline of inference.
-models::NextImages calibration_images(const Dataset& data, const TrainConfig& config, Device device, int count) {
+// A signal asked the program to stop: nothing is written any more.
+struct Stopped {};
+
+void go_on() {
+  if (stop_signal != 0) throw Stopped();
+}
+
+// The first `count` images of the training set in an order of its own: to calibrate with.
+Dataset calibration_set(const Dataset& data, const TrainConfig& config, int count) {
   Dataset some = data;
   Random random(config.seed, RandomStream::shuffle, ~std::uint64_t{0});
   random.shuffle(some.samples);
   some.samples.resize(std::min(some.samples.size(), static_cast<std::size_t>(std::max(count, 0))));
-  if (some.samples.empty()) return [] { return std::nullopt; };
-  const auto loader = std::make_shared<Loader>(some, loader_options(config, false));
+  return some;
+}
+
+// Each image once, through the pipeline of inference. Throws Stopped.
+models::NextImages images_of(const Dataset& data, const TrainConfig& config, Device device) {
+  if (data.samples.empty()) return [] { return std::nullopt; };
+  const auto loader = std::make_shared<Loader>(data, loader_options(config, false));
   loader->start(0, 0);
   return [loader, device]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
+    go_on();
     const auto batch = loader->next();
     if (!batch) return std::nullopt;
     std::vector<ImageSize> sizes;
@@ -118,6 +63,7 @@ models::NextImages calibration_images(const Dataset& data, const TrainConfig& co
   };
 }
 
+// Throws Stopped.
 Evaluation evaluate(models::FasterRcnn& model, const Dataset& data, const TrainConfig& config, Device device,
                     const char* title) {
   ProgressLine line(100);
@@ -125,7 +71,8 @@ Evaluation evaluate(models::FasterRcnn& model, const Dataset& data, const TrainC
       evaluate_detector(model, data, loader_options(config, false), device,
                         [&](std::int64_t done, std::int64_t all) { line.show(message(title, ": image ", done, " of ", all)); });
   line.clear();
-  if (!result.stopped) std::printf("\n%s\n%s", title, result.table.c_str());
+  go_on();
+  std::printf("\n%s\n%s", title, result.table.c_str());
   std::fflush(stdout);
   return result;
 }
@@ -153,26 +100,23 @@ void print_sizes(const std::array<std::size_t, 3>& before, const models::Parts<G
   std::printf("%-12s %14s %14zu\n", "file", "", static_cast<std::size_t>(fs::file_size(path)));
 }
 
-// Calibrates from images or a file; false when a signal stopped it.
-bool find_scales(const models::PreparedDetector& prepared, const Dataset& data, const TrainConfig& config, Device device,
-                 const Arguments& a) {
+// Calibrates from images or a file. Throws Stopped.
+void find_scales(const models::PreparedDetector& prepared, const Dataset& data, const TrainConfig& config, Device device,
+                 const QuantizeArguments& a) {
   if (!a.calibration.empty()) {
     models::take_calibration(load_safetensors(a.calibration), prepared);
     std::printf("\nscales from %s\n", a.calibration.c_str());
   } else {
-    const auto constant = models::calibrate(prepared, calibration_images(data, config, device, a.calibration_images));
-    if (stop_signal != 0) return false;
-    std::printf("\ncalibrated with %zu images, observer %s\n",
-                std::min(data.samples.size(), static_cast<std::size_t>(a.calibration_images)), a.observer.c_str());
+    const auto constant = models::calibrate(prepared, images_of(data, config, device));
+    std::printf("\ncalibrated with %zu images, observer %s\n", data.samples.size(), a.observer.c_str());
     for (const std::string& name : constant) std::printf("warning: %s was constant during calibration\n", name.c_str());
   }
   std::fflush(stdout);
   if (!a.save_calibration.empty()) save_safetensors(a.save_calibration, models::calibration_file(prepared));
-  return true;
 }
 
-// Trains with fake-quantize; false when a signal stopped it.
-bool train_on(const models::PreparedDetector& prepared, const Dataset& data, const TrainConfig& config, Device device) {
+// Trains with fake-quantize. Throws Stopped.
+void train_on(const models::PreparedDetector& prepared, const Dataset& data, const TrainConfig& config, Device device) {
   std::error_code error;
   fs::create_directories(config.run, error);
   SHRIKE_CHECK(!error, config.run, ": cannot make this folder: ", error.message());
@@ -182,10 +126,11 @@ bool train_on(const models::PreparedDetector& prepared, const Dataset& data, con
   std::fflush(stdout);
   Progress progress;
   const Dataset no_tests;
-  return Trainer(config, device, *prepared.model, optimizer, data, no_tests, progress).run(false);
+  Trainer(config, device, *prepared.model, optimizer, data, no_tests, progress).run(false);
+  go_on();
 }
 
-int quantize(const Arguments& a) {
+int quantize(const QuantizeArguments& a) {
   set_num_threads(a.threads);
   const Device device = use(a.device);
   catch_stop_signals();
@@ -206,13 +151,12 @@ int quantize(const Arguments& a) {
   options.freeze_after = a.freeze_after;
   nn::to(*loaded.model, device);
 
-  const bool needs_images = a.mode == "qat" || (a.mode == "static" && a.calibration.empty());
+  const bool needs_images = a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction));
   Dataset train_set, test_set;
   if (needs_images || a.evaluate) std::tie(train_set, test_set) = open_data(config);
   Evaluation before;
   if (a.evaluate) {
     before = evaluate(*loaded.model, test_set, config, device, "float");
-    if (before.stopped) return 128 + stop_signal;
   }
 
   const models::FusedDetector fused = models::fuse_detector(*loaded.model);
@@ -227,11 +171,14 @@ int quantize(const Arguments& a) {
         models::quantize_weights(fused, a.weights == "f16" ? quant::WeightType::f16 : quant::WeightType::s8, a.keep_float);
   } else {
     const models::PreparedDetector prepared = models::prepare_detector(fused, options);
-    if (!find_scales(prepared, train_set, config, device, a)) return 128 + stop_signal;
-    if (a.mode == "qat" && config.epochs > 0 && !train_on(prepared, train_set, config, device)) {
-      std::fprintf(stderr, "stopped: nothing was written\n");
-      return 128 + stop_signal;
+    const Dataset some = calibration_set(train_set, config, a.calibration_images);
+    find_scales(prepared, some, config, device, a);
+    if (a.bias_correction) {
+      const auto report = models::correct_biases(fused, prepared, [&] { return images_of(some, config, device); });
+      std::printf("\nbias correction\n%s", report.to_string().c_str());
+      std::fflush(stdout);
     }
+    if (a.mode == "qat" && config.epochs > 0) train_on(prepared, train_set, config, device);
     converted = models::convert_detector(prepared);
   }
   std::printf("\nlayers\n%s", converted.report.to_string().c_str());
@@ -245,7 +192,6 @@ int quantize(const Arguments& a) {
     const LoadedDetector quantized = load_detector(load_safetensors(output));
     nn::to(*quantized.model, device);
     const Evaluation after = evaluate(*quantized.model, test_set, config, device, a.mode.c_str());
-    if (after.stopped) return 128 + stop_signal;
     std::printf("\nmAP (VOC07) %.4f in float, %.4f %s: %+.4f\n", before.map, after.map, a.mode.c_str(), after.map - before.map);
   }
   return 0;
@@ -257,8 +203,13 @@ int quantize(const Arguments& a) {
 int main(int argc, char** argv) {
   using namespace shrike::apps;
   return guarded_main("qat_frcnn", [&] {
-    Arguments arguments;
+    QuantizeArguments arguments;
     if (const int status = parse(argc, argv, arguments); status >= 0) return status;
-    return quantize(arguments);
+    try {
+      return quantize(arguments);
+    } catch (const Stopped&) {
+      std::fprintf(stderr, "stopped\n");
+      return 128 + stop_signal;
+    }
   });
 }

@@ -66,6 +66,11 @@ class FasterRcnn : public nn::Module {
   // The objects found in each image, in pixels of the image as given, best first.
   std::vector<std::vector<Detection>> detect(const Tensor& images, const std::vector<ImageSize>& sizes);
 
+  // The boxes [n, 4] proposed in each image, of the feature maps that forward() made of them, and the features that the box
+  // head sees of rois [n, 5].
+  std::vector<Tensor> regions(const Tensors& maps, const Tensor& images, const std::vector<ImageSize>& sizes);
+  Tensor pool(const Tensors& maps, std::int64_t image_height, const Tensor& rois) const;
+
   FasterRcnnOptions& options() { return options_; }
   nn::ModulePtr& backbone() { return backbone_; }
   nn::ModulePtr& rpn_head() { return rpn_head_; }
@@ -84,7 +89,6 @@ class FasterRcnn : public nn::Module {
                          const ProposalOptions& options);
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
-  Tensor pool(const Tensors& maps, const Tensor& images, const Tensor& rois);
 
   nn::ModulePtr backbone_;
   nn::ModulePtr rpn_head_;
@@ -150,11 +154,11 @@ inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>&
   }
 }
 
-inline Tensor FasterRcnn::pool(const Tensors& maps, const Tensor& images, const Tensor& rois) {
+inline Tensor FasterRcnn::pool(const Tensors& maps, std::int64_t image_height, const Tensor& rois) const {
   SHRIKE_CHECK(maps.size() == 1, "regions are pooled from one feature map, not from ", maps.size());
   RoiOptions roi = options_.roi;
   // The scale as a power of two, so that it does not depend on how pooling rounded the map's size.
-  const float ratio = static_cast<float>(maps[0].size(1)) / static_cast<float>(images.size(1));
+  const float ratio = static_cast<float>(maps[0].size(1)) / static_cast<float>(image_height);
   roi.spatial_scale = std::exp2(std::round(std::log2(ratio)));
   return options_.roi_align ? roi_align(maps[0], rois, roi) : roi_pool(maps[0], rois, roi);
 }
@@ -182,7 +186,7 @@ inline Losses FasterRcnn::losses(const Tensor& images, const std::vector<ImageSi
     box_targets.push_back(sampled.box_target);
     box_weights.push_back(sampled.box_weight);
   }
-  const Tensors head = box_head_->forward({pool(maps, images, concat(rois, 0))});
+  const Tensors head = box_head_->forward({pool(maps, images.size(1), concat(rois, 0))});
   losses.cls = softmax_cross_entropy(head[0], concat(labels, 0));
   losses.box = smooth_l1(head[1], concat(box_targets, 0), concat(box_weights, 0), options_.box_beta);
   if (n > 1) {
@@ -193,18 +197,27 @@ inline Losses FasterRcnn::losses(const Tensor& images, const std::vector<ImageSi
   return losses;
 }
 
-inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
+inline std::vector<Tensor> FasterRcnn::regions(const Tensors& maps, const Tensor& images, const std::vector<ImageSize>& sizes) {
   const NoGrad no_grad;
-  const Tensors maps = forward({images});
   const std::vector<Level> levels = propose(maps, images);
-  std::vector<std::vector<Detection>> result;
+  std::vector<Tensor> boxes;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const Proposals found = proposals_of(levels, static_cast<std::int64_t>(i), sizes[i], options_.test_proposals);
     // The host knows the count at no cost; on a device the padding is computed along.
     const std::int64_t count = found.boxes.device() == Device::cpu ? found.count.item<std::int32_t>() : found.boxes.size(0);
-    const Tensor boxes = slice(found.boxes, 0, 0, count);
-    const Tensors head = box_head_->forward({pool(maps, images, boxes_to_rois(boxes, static_cast<int>(i)))});
-    result.push_back(detections(head[0], head[1], boxes, sizes[i].height, sizes[i].width, options_.detections));
+    boxes.push_back(slice(found.boxes, 0, 0, count));
+  }
+  return boxes;
+}
+
+inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
+  const NoGrad no_grad;
+  const Tensors maps = forward({images});
+  const std::vector<Tensor> boxes = regions(maps, images, sizes);
+  std::vector<std::vector<Detection>> result;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    const Tensors head = box_head_->forward({pool(maps, images.size(1), boxes_to_rois(boxes[i], static_cast<int>(i)))});
+    result.push_back(detections(head[0], head[1], boxes[i], sizes[i].height, sizes[i].width, options_.detections));
   }
   return result;
 }

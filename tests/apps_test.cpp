@@ -171,6 +171,9 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   // The same scales from the file give the same detector to the bit.
   quantize("again.safetensors", "--calibration " + workplace().path("scales"));
   CHECK((bytes(workplace().path("again.safetensors")) == bytes(workplace().path("static.safetensors"))));
+  const std::string corrected = quantize("corrected.safetensors", "--observer minmax --bias-correction");
+  CHECK_THAT(corrected, Contains("bias correction\nbackbone.0 ") && Contains("mean error of a channel"));
+  CHECK((bytes(workplace().path("corrected.safetensors")) != bytes(workplace().path("static.safetensors"))));
   for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }

@@ -24,11 +24,7 @@ template <class G> struct Recorder : G {
 std::map<Graph::Value, Tensor> run(const Graph& graph, const Tensors& in, Tensors& out) {
   const NoGrad no_grad;
   Recorder<Graph> copy;
-  copy.nodes = graph.nodes;
-  copy.inputs = graph.inputs;
-  copy.outputs = graph.outputs;
-  copy.constants = graph.constants;
-  copy.codes = graph.codes;
+  copy.share(graph);
   out = copy.forward(in);
   return copy.seen;
 }

@@ -65,6 +65,17 @@ std::map<Graph::Value, std::size_t> Graph::makers() const {
   return found;
 }
 
+void Graph::share(const Graph& other) {
+  nodes = other.nodes;
+  inputs = other.inputs;
+  outputs = other.outputs;
+  constants = other.constants;
+  names = other.names;
+  buffers = other.buffers;
+  codes = other.codes;
+  next_value = other.next_value;
+}
+
 Graph::Value Graph::add_constant(const Tensor& tensor, const std::string& name, bool buffer) {
   const Value value = next_value++;
   constants[value] = tensor;

@@ -21,13 +21,8 @@ Converted quantize_weights(const Graph& graph, WeightType type, const std::vecto
                            const std::string& prefix) {
   Converted result{std::make_shared<Graph>(), {}};
   Graph& to = *result.graph;
-  to.inputs = graph.inputs;
-  to.outputs = graph.outputs;
-  to.constants = graph.constants;
-  to.names = graph.names;
-  to.buffers = graph.buffers;
-  to.codes = graph.codes;
-  to.next_value = graph.next_value;
+  to.share(graph);
+  to.nodes.clear();
   for (Graph::Node node : graph.nodes) {
     const std::string op = node.op->name();
     const std::string name = prefix.empty() ? graph.node_name(node) : prefix + "." + graph.node_name(node);

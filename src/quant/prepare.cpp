@@ -99,13 +99,7 @@ bool fits_glob(const std::string& pattern, const std::string& text) {
 std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& options) {
   auto result = std::make_shared<Prepared>();
   Prepared& p = *result;
-  p.nodes = graph.nodes;
-  p.inputs = graph.inputs;
-  p.outputs = graph.outputs;
-  p.constants = graph.constants;
-  p.names = graph.names;
-  p.buffers = graph.buffers;
-  p.next_value = graph.next_value;
+  p.share(graph);
   p.quantize_outputs = options.quantize_outputs;
   p.prefix = options.prefix.empty() ? "" : options.prefix + ".";
   p.freeze_after_ = options.freeze_after;

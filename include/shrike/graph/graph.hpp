@@ -47,6 +47,9 @@ class Graph : public nn::Module {
   // The index of the node that makes each value.
   std::map<Value, std::size_t> makers() const;
 
+  // Becomes the same graph, of the same constants.
+  void share(const Graph& other);
+
   Value add_constant(const Tensor& tensor, const std::string& name, bool buffer = false);
   // Every node and graph output that reads `from` reads `to`.
   void replace_uses(Value from, Value to);

@@ -66,6 +66,9 @@ class Prepared : public Graph {
   // The codes of output `i`, for PrepareOptions::inputs of the graphs that read it. Throws Error when it has none.
   Port output_port(std::size_t i) const;
 
+  // Scales of the weights as they are now; forward() does it where they may have moved.
+  void update_weight_scales();
+
   // The steps of training so far decide when observers stand still.
   std::int64_t steps() const { return steps_; }
   void set_steps(std::int64_t steps) { steps_ = steps; }
@@ -75,7 +78,6 @@ class Prepared : public Graph {
 
  private:
   friend std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& options);
-  void update_weight_scales();
 
   bool calibrating_ = false;
   bool weights_moved_ = true;
