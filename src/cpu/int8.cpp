@@ -1,7 +1,8 @@
 // Implicit matrix products: y's pixels are rows, gathered from x a block at a time into rows of R * S * C codes; output
 // channels are columns, in panels as wide as a tile in registers. Four codes (bytes) or two (words, where the machine has no
-// exact instruction on bytes) make a step of 32 bits. s8 inputs meet a u8 x s8 instruction as x + 128, and the sums start at
-// -128 * sum w to make up for it: exact modulo 2^32, as the result fits in 32 bits.
+// exact instruction on bytes; then two steps go together, see int8_kernels.hpp) make a step of 32 bits. s8 inputs meet a u8 x
+// s8 instruction as x + 128, and the sums start at -128 * sum w to make up for it: exact modulo 2^32, as the result fits in 32
+// bits.
 #include "int8.hpp"
 
 #include <algorithm>
@@ -30,9 +31,12 @@ struct Product {
   std::int64_t rows() const { return z.n * z.p * z.q; }
   std::int64_t channels() const { return how.channels; }
   std::int64_t row_bytes() const { return how.steps() * 4; }
-  Multiply multiply() const { return how.words() ? how.isa->multiply_words : how.isa->multiply_bytes; }
+  Multiply multiply() const { return how.words() ? how.isa->multiply_pairs : how.isa->multiply_bytes; }
 
-  void pack_rows(std::int64_t first, std::int64_t count, char* to) const;
+  // Rows first .. first + count - 1, one after another, `slack` bytes may be written after them; and what their sums lack.
+  void pack_rows(std::int64_t first, std::int64_t count, char* to, std::int32_t* offsets) const;
+  void pack_short_rows(std::int64_t first, std::int64_t count, char* to) const;
+  void pack_long_rows(std::int64_t first, std::int64_t count, char* to) const;
   void start_sums(std::int64_t panel, std::int32_t* start) const;
 };
 
@@ -56,8 +60,43 @@ void put_codes(const Product& m, std::int64_t n, const std::uint8_t* __restrict 
   }
 }
 
-// Rows first .. first + count - 1, one after another; what is past the depth meets weights of 0.
-void Product::pack_rows(std::int64_t first, std::int64_t count, char* to) const {
+constexpr std::int64_t slack = 64;
+
+// Copies 16 bytes at a time: up to 15 more than asked for.
+void copy_piece(const char* from, std::int64_t n, char* to) {
+  for (std::int64_t i = 0; i < n; i += 16) std::memcpy(to + i, from + i, 16);
+}
+
+// Few channels: of the outputs that lie side by side, the lines of inputs that they meet are put down once, with their padding;
+// what an output meets of a line is a few bytes further on each time.
+void Product::pack_short_rows(std::int64_t first, std::int64_t count, char* to) const {
+  const std::int64_t pixel = z.c * 4 / how.codes(), piece = z.s * pixel;
+  const std::int64_t line_bytes = ((std::min(count, z.q) - 1) * z.stride + z.s) * pixel + slack;
+  const Scratch scratch = bytes(z.r * line_bytes);
+  auto* const lines = reinterpret_cast<char*>(scratch.data());
+  for (std::int64_t row = first, run = 0; row < first + count; row += run) {
+    const std::int64_t q = row % z.q, p = row / z.q % z.p, image = row / z.q / z.p;
+    run = std::min(z.q - q, first + count - row);
+    const std::int64_t w = q * z.stride - z.padding, columns = (run - 1) * z.stride + z.s;
+    const std::int64_t begin = std::clamp<std::int64_t>(-w, 0, columns),
+                       end = std::clamp<std::int64_t>(z.w - w, begin, columns);
+    for (std::int64_t r = 0; r < z.r; ++r) {
+      const std::int64_t h = p * z.stride - z.padding + r;
+      auto* const line = reinterpret_cast<std::uint8_t*>(lines + r * line_bytes);
+      const bool inside = h >= 0 && h < z.h && begin < end;
+      put_codes(*this, (inside ? begin : columns) * z.c, nullptr, line);
+      if (!inside) continue;
+      put_codes(*this, (end - begin) * z.c, x + ((image * z.h + h) * z.w + w + begin) * z.c, line + begin * pixel);
+      put_codes(*this, (columns - end) * z.c, nullptr, line + end * pixel);
+    }
+    for (std::int64_t i = 0; i < run; ++i, to += row_bytes()) {
+      for (std::int64_t r = 0; r < z.r; ++r) copy_piece(lines + r * line_bytes + i * z.stride * pixel, piece, to + r * piece);
+      for (std::int64_t at = z.r * piece; at < row_bytes(); ++at) to[at] = 0;
+    }
+  }
+}
+
+void Product::pack_long_rows(std::int64_t first, std::int64_t count, char* to) const {
   const std::int64_t size = 4 / how.codes();
   const std::int64_t channels = how.channels;
   for (std::int64_t row = first; row < first + count; ++row) {
@@ -88,6 +127,22 @@ void Product::pack_rows(std::int64_t first, std::int64_t count, char* to) const 
   }
 }
 
+// What is past the depth meets weights of 0.
+void Product::pack_rows(std::int64_t first, std::int64_t count, char* to, std::int32_t* offsets) const {
+  const bool few = z.r * z.s > 1 && how.groups == 1 && z.dilation == 1 && z.s * z.c * 4 / how.codes() <= slack;
+  few ? pack_short_rows(first, count, to) : pack_long_rows(first, count, to);
+  for (std::int64_t row = 0; row < count; ++row) {
+    std::uint32_t sum = 0;
+    if (how.words()) {
+      const auto* from = reinterpret_cast<const std::int16_t*>(to + row * row_bytes());
+      for (std::int64_t i = 0; i < 2 * how.steps(); i += 4) {
+        sum += static_cast<std::uint32_t>(from[i] * from[i + 2] + from[i + 1] * from[i + 3]);
+      }
+    }
+    offsets[row] = static_cast<std::int32_t>(0 - sum);
+  }
+}
+
 // The values that a panel's sums begin with.
 void Product::start_sums(std::int64_t panel, std::int32_t* start) const {
   const std::int64_t width = how.isa->panel, first = panel * width;
@@ -107,11 +162,12 @@ struct Target {
   const char* residual;
   char* y;  // of row 0, first column of the group
 
-  void put(const Product& m, std::int64_t panel, std::int64_t first, std::int64_t count, const std::int32_t* c) const {
+  void put(const Product& m, std::int64_t panel, std::int64_t first, std::int64_t count, const std::int32_t* c,
+           const std::int32_t* offsets) const {
     const std::int64_t width = m.how.isa->panel, k = panel * width, n = std::min(width, m.how.columns() - k);
     for (std::int64_t row = 0; row < count; ++row) {
       const std::int64_t at = (first + row) * stride + k;
-      m.how.isa->finish(how, n, c + row * width, multiplier + k, residual != nullptr ? residual + at : nullptr,
+      m.how.isa->finish(how, n, c + row * width, offsets[row], multiplier + k, residual != nullptr ? residual + at : nullptr,
                         y + at * y_size);
     }
   }
@@ -126,18 +182,19 @@ void by_rows(const Product& m, const Target& target) {
   const std::int64_t most = std::clamp<std::int64_t>((384 << 10) / m.row_bytes(), 12, 192);
   const std::int64_t threads = num_threads(), rounds = (m.rows() + threads * most - 1) / (threads * most);
   const std::int64_t blocks = std::min(m.rows(), rounds * threads), block = (m.rows() + blocks - 1) / blocks;
-  const std::int64_t left_bytes = (block * m.row_bytes() + 63) / 64 * 64, each = left_bytes + block * width * 4;
+  const std::int64_t left_bytes = (block * m.row_bytes() + slack + 63) / 64 * 64, each = left_bytes + block * (width + 1) * 4;
   const Scratch scratch = bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t part = begin; part < end; ++part) {
       char* const left = reinterpret_cast<char*>(scratch.data()) + part * each;
       auto* const c = reinterpret_cast<std::int32_t*>(left + left_bytes);
+      auto* const offsets = c + block * width;
       for (std::int64_t b = blocks * part / threads; b < blocks * (part + 1) / threads; ++b) {
         const std::int64_t first = m.rows() * b / blocks, count = m.rows() * (b + 1) / blocks - first;
-        m.pack_rows(first, count, left);
+        m.pack_rows(first, count, left, offsets);
         for (std::int64_t panel = 0; panel < panels; ++panel) {
           m.multiply()(count, steps, left, m.row_bytes(), m.packed.panel(m.group, panel), start + panel * width, 0, c);
-          target.put(m, panel, first, count, c);
+          target.put(m, panel, first, count, c, offsets);
         }
       }
     }
@@ -149,10 +206,12 @@ void by_rows(const Product& m, const Target& target) {
 void by_panels(const Product& m, const Target& target) {
   const std::int64_t steps = m.how.steps(), rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
   const std::int64_t part_steps = (256 << 10) / (width * 4);
-  const Scratch rows_scratch = bytes(rows * m.row_bytes());
+  const Scratch rows_scratch = bytes(rows * (m.row_bytes() + 4));
   auto* const left = reinterpret_cast<char*>(rows_scratch.data());
-  parallel_for(rows, 8,
-               [&](std::int64_t begin, std::int64_t end) { m.pack_rows(begin, end - begin, left + begin * m.row_bytes()); });
+  auto* const offsets = reinterpret_cast<std::int32_t*>(left + rows * m.row_bytes());
+  parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
+    m.pack_rows(begin, end - begin, left + begin * m.row_bytes(), offsets + begin);
+  });
   const std::int64_t threads = num_threads(), each = (rows + 1) * width * 4;
   const Scratch scratch = bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -165,7 +224,7 @@ void by_panels(const Product& m, const Target& target) {
           m.multiply()(rows, std::min(part_steps, steps - step), left + 4 * step, m.row_bytes(),
                        m.packed.panel(m.group, panel) + step * width * 4, step == 0 ? start : c, step == 0 ? 0 : width, c);
         }
-        target.put(m, panel, 0, rows, c);
+        target.put(m, panel, 0, rows, c, offsets);
       }
     }
   });

@@ -10,7 +10,8 @@ namespace {
 
 struct Words {
   using Vector = __m256i;
-  static constexpr int width = 8, vectors = 2, rows = 6;  // 12 of 16 registers hold sums
+  static constexpr bool pairs = true;
+  static constexpr int width = 8, vectors = 2, rows = 4, kept_rows = 4;  // 8 of 16 registers hold sums, 8 the operands
   static Vector load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, Vector value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
   static Vector broadcast(const char* from) {
@@ -18,13 +19,15 @@ struct Words {
     __builtin_memcpy(&pair, from, sizeof(pair));
     return _mm256_set1_epi32(pair);
   }
+  static void keep(Vector& value) { asm("" : "+x"(value)); }
+  static Vector add(Vector a, Vector b) { return _mm256_add_epi16(a, b); }
   static Vector dot(Vector sum, Vector a, Vector b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 };
 
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static constexpr Kernels table{"avx2", Words::width * Words::vectors, nullptr, multiply<Words>, finish};
+  static constexpr Kernels table{"avx2", Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish};
   return table;
 }
 

@@ -9,7 +9,7 @@ namespace {
 
 struct Zmm {
   using Vector = __m512i;
-  static constexpr int width = 16, vectors = 4, rows = 6;  // 24 of 32 registers hold sums
+  static constexpr int width = 16, vectors = 4;
   static Vector load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, Vector value) { _mm512_storeu_si512(to, value); }
   static Vector broadcast(const char* from) {
@@ -19,16 +19,23 @@ struct Zmm {
   }
 };
 struct Bytes : Zmm {
+  static constexpr bool pairs = false;
+  static constexpr int rows = 6;  // 24 of 32 registers hold sums
   static Vector dot(Vector sum, Vector a, Vector b) { return _mm512_dpbusd_epi32(sum, a, b); }
 };
 struct Words : Zmm {
+  static constexpr bool pairs = true;
+  static constexpr int rows = 5, kept_rows = 5;               // 20 of 32
+  static void keep(Vector& value) { asm("" : "+v"(value)); }  // in a register, not read from memory again
+  static Vector add(Vector a, Vector b) { return _mm512_add_epi16(a, b); }
   static Vector dot(Vector sum, Vector a, Vector b) { return _mm512_dpwssd_epi32(sum, a, b); }
 };
 
 }  // namespace
 
 const Kernels& avx512_kernels() {
-  static constexpr Kernels table{"avx512", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, finish};
+  static constexpr Kernels table{"avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, Words::rows,
+                                 finish};
   return table;
 }
 

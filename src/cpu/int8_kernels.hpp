@@ -21,8 +21,17 @@ struct Kernels {
   const char* name;
   int panel;                // columns of c
   Multiply multiply_bytes;  // four u8 times four s8 a step; null where there is no exact instruction
-  Multiply multiply_words;  // two s16 times two s16 a step
-  void (*finish)(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y);
+  // Two s16 times two s16 a step, an even number of steps, by Winograd's inner product ("A New Algorithm for Inner Product",
+  // IEEE Transactions on Computers, 1968), which halves the multiplications: for steps i and j = i + 1, with . for the sum of
+  // both products,
+  //   a_i . b_i + a_j . b_j = (a_i + b_j) . (a_j + b_i) - a_i . a_j - b_i . b_j
+  // Only the first term is summed here. The second is a number for each row, the third one for each column, which the caller
+  // subtracts. Sums a + b must fit in 16 bits.
+  Multiply multiply_pairs;
+  int pair_rows;  // of its tile in registers
+  // y of n sums acc + offset.
+  void (*finish)(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier,
+                 const void* residual, void* y);
 };
 
 const Kernels& plain_kernels();

@@ -30,30 +30,39 @@ void pack_panel(const Packing& how, const std::int8_t* weight, std::int64_t pane
   constexpr std::int64_t block = 16;  // steps at a time, so that what is written stays in the first-level cache
   for (std::int64_t first = 0; first < steps; first += block) {
     const std::int64_t last = std::min(first + block, steps);
-    const std::int64_t whole = std::clamp(depth / n, first, last);  // the last step may be cut off
+    const std::int64_t whole = std::clamp(depth / n, first, last);  // what follows may be cut off
     for (std::int64_t column = 0; column < used; ++column) {
       const std::int8_t* from = weight + (panel * width + column) * depth;
       for (std::int64_t step = first; step < whole; ++step) put(column, step, from + step * n);
-      if (whole < last) {
+      for (std::int64_t step = whole; step < last; ++step) {
         std::int8_t four[4] = {};
-        for (std::int64_t i = 0; i < depth % n; ++i) four[i] = from[whole * n + i];
-        put(column, whole, four);
+        for (std::int64_t i = step * n; i < depth && i < step * n + n; ++i) four[i - step * n] = from[i];
+        put(column, step, four);
       }
     }
   }
 }
 
-// Sums of x + 128 begin at -128 * sum w, modulo 2^32.
+// Modulo 2^32: sums of x + 128 begin at -128 * sum w, those by pairs of steps at minus the products of the weights among
+// themselves.
 std::int32_t start_of(const Packing& how, const std::int8_t* weight) {
-  if (!how.shifted()) return 0;
+  const std::int64_t depth = how.depth();
   std::int32_t sum = 0;
-  for (std::int64_t i = 0; i < how.depth(); ++i) sum += weight[i];
-  return static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(sum));
+  if (how.words()) {
+    for (std::int64_t i = 0; i + 2 < depth; i += 4) {
+      sum -= weight[i] * weight[i + 2];
+      if (i + 3 < depth) sum -= weight[i + 1] * weight[i + 3];
+    }
+  } else if (how.shifted()) {
+    for (std::int64_t i = 0; i < depth; ++i) sum += weight[i];
+    sum = static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(sum));
+  }
+  return sum;
 }
 
 Packed pack(const Packing& how, const std::int8_t* weight) {
   const std::int64_t panels = how.panels(), width = how.isa->panel, columns = how.columns();
-  if (how.tiles && winograd::exact(how, weight)) return {how, 0, true, winograd::pack(how, weight), Scratch()};
+  if (how.tiles && winograd::exact(how, weight)) return winograd::pack(how, weight);
   Packed result{how, 0, false, Scratch(static_cast<std::size_t>(how.groups * panels * how.panel_bytes())),
                 Scratch(static_cast<std::size_t>(how.groups * panels * width * 4))};
   parallel_for(how.groups * panels, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -22,7 +22,7 @@ struct Packing {
   std::int64_t depth() const { return taps * channels; }
   bool words() const { return isa->multiply_bytes == nullptr; }
   std::int64_t codes() const { return words() ? 2 : 4; }  // a step of 32 bits
-  std::int64_t steps() const { return (depth() + codes() - 1) / codes(); }
+  std::int64_t steps() const { return words() ? (depth() + 3) / 4 * 2 : (depth() + 3) / 4; }
   std::int64_t panels() const { return (columns() + isa->panel - 1) / isa->panel; }  // of a group
   std::int64_t panel_bytes() const { return steps() * isa->panel * 4; }
   bool shifted() const { return x == Dtype::s8 && !words(); }  // x + 128 meets an instruction that wants u8
@@ -31,9 +31,9 @@ struct Packing {
 struct Packed {
   Packing how;
   std::uint64_t fingerprint;
-  bool winograd;           // packed for int8_winograd.hpp, else as below
+  bool winograd;           // packed for int8_winograd.hpp, [panel, point, step, column, 2 words], else as below
   onednn::Scratch memory;  // [group, panel, step, column, 4 bytes]; zeros past the last column and the depth
-  onednn::Scratch starts;  // s32 [group, panel, column]: what sums begin with, besides the bias
+  onednn::Scratch starts;  // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
 
   const char* panel(std::int64_t group, std::int64_t number) const {
     return reinterpret_cast<const char*>(memory.data()) + (group * how.panels() + number) * how.panel_bytes();

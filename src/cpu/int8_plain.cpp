@@ -9,7 +9,8 @@ namespace {
 
 struct Words {
   using Vector = uint32_t;  // wraps, as the vectors do
-  static constexpr int width = 1, vectors = 4, rows = 2;
+  static constexpr int width = 1, vectors = 4, rows = 2, kept_rows = 0;
+  static constexpr bool pairs = true;
   static Vector load(const void* from) {
     Vector value;
     __builtin_memcpy(&value, from, sizeof(value));
@@ -17,6 +18,7 @@ struct Words {
   }
   static void store(void* to, Vector value) { __builtin_memcpy(to, &value, sizeof(value)); }
   static Vector broadcast(const char* from) { return load(from); }
+  static Vector add(Vector a, Vector b) { return ((a & 0xFFFF0000u) + (b & 0xFFFF0000u)) | ((a + b) & 0xFFFFu); }
   static Vector dot(Vector sum, Vector a, Vector b) {
     const int32_t low = static_cast<int16_t>(a) * static_cast<int16_t>(b);
     const int32_t high = static_cast<int16_t>(a >> 16) * static_cast<int16_t>(b >> 16);
@@ -27,7 +29,7 @@ struct Words {
 }  // namespace
 
 const Kernels& plain_kernels() {
-  static constexpr Kernels table{"plain", Words::width * Words::vectors, nullptr, multiply<Words>, finish};
+  static constexpr Kernels table{"plain", Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish};
   return table;
 }
 

@@ -6,7 +6,7 @@
 namespace shrike::int8 {
 namespace {
 
-// One tile: R rows by I::vectors vectors of int32. I::dot adds the products of a step.
+// One tile: R rows by I::vectors vectors of int32. I::dot adds the products of a step, or, by pairs, of two.
 template <class I, int R> void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride,
                                              const char* __restrict b, const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int vectors = I::vectors, width = I::width;
@@ -16,15 +16,27 @@ template <class I, int R> void multiply_tile(int64_t steps, const char* __restri
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v] = I::load(start + r * start_stride + v * width);
   }
-  for (int64_t step = 0; step < steps; ++step) {
-    typename I::Vector row[vectors];
+  for (int64_t step = 0; step < steps; step += I::pairs ? 2 : 1) {
+    typename I::Vector row[vectors], next[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) row[v] = I::load(b + (step * vectors + v) * width * 4);
+    for (int v = 0; v < vectors; ++v) {
+      row[v] = I::load(b + (step * vectors + v) * width * 4);
+      if constexpr (I::pairs) {
+        next[v] = I::load(b + ((step + 1) * vectors + v) * width * 4);
+        if constexpr (R <= I::kept_rows) I::keep(row[v]), I::keep(next[v]);
+      }
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto left = I::broadcast(a + r * a_stride + step * 4);
+      if constexpr (I::pairs) {
+        const auto right = I::broadcast(a + r * a_stride + step * 4 + 4);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], left, row[v]);
+        for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], I::add(left, next[v]), I::add(right, row[v]));
+      } else {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], left, row[v]);
+      }
     }
   }
 #pragma GCC unroll 8
@@ -56,11 +68,12 @@ template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int
 }
 
 template <class Y, class R, bool added> void finish_row(const Finish& how, int64_t n, const int32_t* __restrict acc,
-                                                        const float* __restrict multiplier, const R* __restrict residual,
-                                                        Y* __restrict y) {
+                                                        int32_t offset, const float* __restrict multiplier,
+                                                        const R* __restrict residual, Y* __restrict y) {
   const float low = how.low, high = how.high, scale = how.residual_multiplier;
   for (int64_t i = 0; i < n; ++i) {
-    float t = static_cast<float>(acc[i]) * multiplier[i];
+    float t =
+        static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(acc[i]) + static_cast<uint32_t>(offset))) * multiplier[i];
     if constexpr (added) t = __builtin_fmaf(static_cast<float>(residual[i]), scale, t);
     t = t > low ? t : low;
     t = t < high ? t : high;
@@ -72,22 +85,23 @@ template <class Y, class R, bool added> void finish_row(const Finish& how, int64
   }
 }
 
-template <class Y>
-void finish_as(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y) {
+template <class Y> void finish_as(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier,
+                                  const void* residual, void* y) {
   auto* to = static_cast<Y*>(y);
   if (residual == nullptr) {
-    finish_row<Y, uint8_t, false>(how, n, acc, multiplier, nullptr, to);
+    finish_row<Y, uint8_t, false>(how, n, acc, offset, multiplier, nullptr, to);
   } else if (how.residual_type == 0) {
-    finish_row<Y, uint8_t, true>(how, n, acc, multiplier, static_cast<const uint8_t*>(residual), to);
+    finish_row<Y, uint8_t, true>(how, n, acc, offset, multiplier, static_cast<const uint8_t*>(residual), to);
   } else {
-    finish_row<Y, int8_t, true>(how, n, acc, multiplier, static_cast<const int8_t*>(residual), to);
+    finish_row<Y, int8_t, true>(how, n, acc, offset, multiplier, static_cast<const int8_t*>(residual), to);
   }
 }
 
-void finish(const Finish& how, int64_t n, const int32_t* acc, const float* multiplier, const void* residual, void* y) {
-  if (how.y_type == 0) return finish_as<uint8_t>(how, n, acc, multiplier, residual, y);
-  if (how.y_type == 1) return finish_as<int8_t>(how, n, acc, multiplier, residual, y);
-  finish_as<float>(how, n, acc, multiplier, residual, y);
+void finish(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier, const void* residual,
+            void* y) {
+  if (how.y_type == 0) return finish_as<uint8_t>(how, n, acc, offset, multiplier, residual, y);
+  if (how.y_type == 1) return finish_as<int8_t>(how, n, acc, offset, multiplier, residual, y);
+  finish_as<float>(how, n, acc, offset, multiplier, residual, y);
 }
 
 }  // namespace

@@ -12,8 +12,8 @@ bool fits(const Kernels& isa, const kernels::Conv2dSizes& sizes);
 // Whether they are exact with these weights: no sum of products can leave 26 bits.
 bool exact(const Packing& how, const std::int8_t* weight);
 
-// Transformed weights, [panel, point, step, column, 2 words].
-onednn::Scratch pack(const Packing& how, const std::int8_t* weight);
+// Transformed weights.
+Packed pack(const Packing& how, const std::int8_t* weight);
 
 // As quantized_conv2d_forward in ops/quantized_conv.hpp.
 void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSizes& sizes,
