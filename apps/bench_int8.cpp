@@ -1,13 +1,11 @@
 // bench_int8: the time of a detector in float and in int8, side by side: whole, its parts, and each layer.
-#include <algorithm>
-#include <chrono>
 #include <functional>
 #include <iostream>
 
+#include "apps/bench_ceiling.hpp"
+#include "apps/bench_table.hpp"
 #include "apps/quantized.hpp"
-#include "shrike/core/parallel.hpp"
 #include "shrike/io/file.hpp"
-#include "shrike/io/json.hpp"
 
 namespace shrike::apps {
 namespace {
@@ -16,117 +14,67 @@ struct Arguments {
   std::string checkpoint, quantized, size = "600x800", json;
   DeviceSettings device;
   int runs = 10, threads = 0;
+  bool cpu_time = false;
   models::DetectorConfig model;
 };
 
-double now_ms() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Times of one thing, in ms.
-struct Times {
-  std::vector<double> ms;
-
-  // The least value that at least this share of the times does not exceed.
-  double quantile(double share) const {
-    if (ms.empty()) return 0;
-    std::vector<double> sorted = ms;
-    std::sort(sorted.begin(), sorted.end());
-    const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(sorted.size())));
-    return sorted[std::clamp<std::size_t>(rank, 1, sorted.size()) - 1];
-  }
-  double median() const { return quantile(0.5); }
-};
-
-// A part that tells what its forward took. On a device the result's first element is waited for.
+// A part that tells what its forward took, in ms.
 class Timed : public nn::Module {
  public:
-  explicit Timed(std::shared_ptr<Graph> part) : graph(std::move(part)) {}
+  Timed(std::shared_ptr<Graph> part, bool cpu_time) : graph(std::move(part)), cpu_time_(cpu_time) {}
   Tensors forward(const Tensors& in) override {
-    const double start = now_ms();
+    const double start = timing::seconds(cpu_time_);
     Tensors out = graph->forward(in);
     wait(out);
-    spent += now_ms() - start;
+    spent += 1e3 * (timing::seconds(cpu_time_) - start);
     return out;
-  }
-  static void wait(const Tensors& out) {
-    if (!out.empty() && out[0].device() != Device::cpu) out[0].to(Device::cpu);
   }
 
   std::shared_ptr<Graph> graph;
   double spent = 0;
+
+ private:
+  bool cpu_time_;
 };
 
-// One of the two detectors.
+// One of the detectors that take turns.
 struct Subject {
-  std::string name;
+  bool tf32, cpu_time;
   models::Parts<Timed> parts;
   std::shared_ptr<models::FasterRcnn> model;
-  Times whole;
-  std::array<Times, 3> part_times;
-  Times rest;  // proposals, pooling, decoding
+  Column column;
+  Tensor regions;  // the head's input, layer by layer
 
-  Subject(std::string title, const models::Parts<Graph>& graphs, const models::FasterRcnnOptions& options)
-      : name(std::move(title)) {
-    for (std::size_t i = 0; i < 3; ++i) parts[i] = std::make_shared<Timed>(graphs[i]);
+  Subject(const std::string& name, bool rounds, const models::Parts<Graph>& graphs, const models::FasterRcnnOptions& options,
+          bool processor_time)
+      : tf32(rounds), cpu_time(processor_time) {
+    column.name = name;
+    column.rows.push_back({"detector", {}});
+    for (std::size_t i = 0; i < 3; ++i) {
+      parts[i] = std::make_shared<Timed>(graphs[i], cpu_time);
+      column.rows.push_back({std::string("  ") + models::part_names[i], {}});
+    }
+    column.rows.push_back({"  proposals, pooling, decoding", {}});
     model = models::join(parts, options);
     nn::train(*model, false);
   }
 
   void run(const Tensor& image, const ImageSize& size, bool count) {
+    cuda_settings().tf32 = tf32;
     for (const auto& part : parts) part->spent = 0;
-    const double start = now_ms();
+    const double start = timing::seconds(cpu_time);
     model->detect(image, {size});
-    const double spent = now_ms() - start;
+    const double spent = 1e3 * (timing::seconds(cpu_time) - start);
     if (!count) return;
-    whole.ms.push_back(spent);
-    double inside = 0;
+    double rest = spent;
+    column.rows[0].second.ms.push_back(spent);
     for (std::size_t i = 0; i < 3; ++i) {
-      part_times[i].ms.push_back(parts[i]->spent);
-      inside += parts[i]->spent;
+      column.rows[i + 1].second.ms.push_back(parts[i]->spent);
+      rest -= parts[i]->spent;
     }
-    rest.ms.push_back(spent - inside);
+    column.rows[4].second.ms.push_back(rest);
   }
 };
-
-struct LayerTime {
-  std::string name, op;
-  Times times;
-};
-
-// The time of each node of a graph, run one by one; `out` becomes the graph's outputs.
-std::vector<LayerTime> time_layers(const Graph& graph, const std::string& part, const Tensors& in, int runs, Tensors& out) {
-  const NoGrad no_grad;
-  std::vector<LayerTime> layers;
-  for (const Graph::Node& node : graph.nodes) layers.push_back({part + "." + graph.node_name(node), node.op->name(), {}});
-  for (int run = 0; run <= runs; ++run) {  // the first is not counted
-    std::map<Graph::Value, Tensor> values;
-    std::map<Graph::Value, int> left = graph.uses();
-    for (std::size_t i = 0; i < in.size(); ++i) values[graph.inputs[i]] = in[i];
-    const auto take = [&](Graph::Value value) {
-      if (value == Graph::none) return Tensor();
-      const auto constant = graph.constants.find(value);
-      if (constant != graph.constants.end()) return constant->second;
-      Tensor tensor = values.at(value);
-      if (--left[value] == 0) values.erase(value);
-      return tensor;
-    };
-    for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
-      Tensors operands;
-      for (const Graph::Value value : graph.nodes[i].inputs) operands.push_back(take(value));
-      const double start = now_ms();
-      const Tensors results = call(graph.nodes[i].op, operands);
-      Timed::wait(results);
-      if (run > 0) layers[i].times.ms.push_back(now_ms() - start);
-      for (std::size_t k = 0; k < results.size() && k < graph.nodes[i].outputs.size(); ++k) {
-        values[graph.nodes[i].outputs[k]] = results[k];
-      }
-    }
-    out.clear();
-    for (const Graph::Value value : graph.outputs) out.push_back(take(value));
-  }
-  return layers;
-}
 
 Tensor random_image(const ImageSize& size) {
   Random random(1, RandomStream::test);
@@ -161,22 +109,17 @@ Tensor head_input(const Tensor& map, const models::FasterRcnnOptions& options, c
   return options.roi_align ? roi_align(map, regions, roi) : roi_pool(map, regions, roi);
 }
 
-// A thing that only one of them has gets dashes for the other.
-void print_row(const std::string& name, const Times& a, const Times& b) {
-  std::printf("%-36s", name.c_str());
-  for (const Times* times : {&a, &b}) {
-    if (times->ms.empty()) {
-      std::printf(" %9s %9s", "-", "-");
-    } else {
-      std::printf(" %9.2f %9.2f", times->median(), times->quantile(0.99));
-    }
-  }
-  if (a.median() > 0 && b.median() > 0) std::printf("  %6.2fx", a.median() / b.median());
-  std::printf("\n");
-}
-
-void json_times(JsonWriter& json, const char* key, const Times& times) {
-  json.key(key).begin_object().field("median_ms", times.median()).field("p99_ms", times.quantile(0.99)).end_object();
+// Every layer of a detector once.
+void run_all_layers(Subject& subject, std::array<std::vector<LayerTime>, 3>& layers, const Tensor& image,
+                    const models::FasterRcnnOptions& options, const ImageSize& size, bool count) {
+  cuda_settings().tf32 = subject.tf32;
+  const auto run = [&](std::size_t part, const Tensor& in) {
+    return run_layers(*subject.parts[part]->graph, models::part_names[part], {in}, count, subject.cpu_time, layers[part]);
+  };
+  const Tensors maps = run(0, image);
+  run(1, maps[0]);
+  if (!subject.regions.defined()) subject.regions = head_input(maps[0], options, size);
+  run(2, subject.regions);
 }
 
 int parse(int argc, char** argv, Arguments& a) {
@@ -184,8 +127,9 @@ int parse(int argc, char** argv, Arguments& a) {
   a.model.roi = "pool";
   for (int i = 1; i <= 20; ++i) a.model.classes.push_back("class" + std::to_string(i));
   CLI::App app(
-      "Times a detector in float and in int8, alternating: whole, its parts, each layer. Without files: VGG16 of full "
-      "width with random weights.",
+      "Times a detector in float (on a device in fp32 and in TF32) and in int8, in turn: whole, its parts, each layer with "
+      "its kernel, its rate and how near that is to what the machine can do. Without files: VGG16 of full width with random "
+      "weights.",
       "bench_int8");
   app.add_option("--checkpoint", a.checkpoint, "the float detector: a checkpoint of train_frcnn");
   app.add_option("--quantized", a.quantized, "the int8 detector: a file of qat_frcnn; else the float one, calibrated here");
@@ -194,6 +138,7 @@ int parse(int argc, char** argv, Arguments& a) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
   app.add_option("--threads", a.threads, "threads for computing; 0 means one per core")->capture_default_str();
+  app.add_flag("--cpu-time", a.cpu_time, "measure processor time instead of the clock: for one thread on a busy machine");
   OptionAdder adder{app, "Device"};
   a.device.visit(adder);
   app.add_option("--json", a.json, "write the times to this file as JSON");
@@ -237,61 +182,44 @@ int bench(Arguments a) {
     for (const auto& part : int8) nn::to(*part, device);
   }
 
-  Subject subjects[] = {{"float", fused.parts, fused.options}, {"int8", int8, fused.options}};
+  std::vector<Subject> subjects;
+  const auto add = [&](const char* name, bool tf32, const models::Parts<Graph>& parts) {
+    subjects.emplace_back(name, tf32, parts, fused.options, a.cpu_time);
+  };
+  if (device == Device::cpu) {
+    add("float", false, fused.parts);
+  } else {
+    add("fp32", false, fused.parts);
+    if (a.device.tf32) add("tf32", true, fused.parts);
+  }
+  add("int8", a.device.tf32, int8);
   for (int run = 0; run <= a.runs; ++run) {
     for (Subject& subject : subjects) subject.run(image, size, run > 0);
   }
-  // Layers: both graphs in turn, part by part. Names differ where codes are made or unmade.
-  std::vector<LayerTime> layers[2];
-  for (std::size_t s = 0; s < 2; ++s) {
-    Tensors maps, ignored;
-    const auto add = [&](std::size_t part, const Tensor& in, Tensors& out) {
-      const auto times = time_layers(*subjects[s].parts[part]->graph, models::part_names[part], {in}, a.runs, out);
-      layers[s].insert(layers[s].end(), times.begin(), times.end());
-    };
-    add(0, image, maps);
-    add(1, maps[0], ignored);
-    add(2, head_input(maps[0], fused.options, size), ignored);
+  std::vector<std::array<std::vector<LayerTime>, 3>> layers(subjects.size());
+  for (int run = 0; run <= a.runs; ++run) {
+    for (std::size_t i = 0; i < subjects.size(); ++i) {
+      run_all_layers(subjects[i], layers[i], image, fused.options, size, run > 0);
+    }
+  }
+  std::vector<Column> columns;
+  for (std::size_t i = 0; i < subjects.size(); ++i) {
+    Column& column = subjects[i].column;
+    for (const auto& part : layers[i]) column.layers.insert(column.layers.end(), part.begin(), part.end());
+    if (device == Device::cpu) column.ceiling = column.name == "int8" ? int8_ceiling() : float_ceiling();
+    columns.push_back(std::move(column));
   }
 
-  std::printf("%s, width %d, %dx%d, %d thread(s), %d runs; ms\n\n", a.model.backbone.c_str(), a.model.width, size.height,
-              size.width, num_threads(), a.runs);
-  std::printf("%-36s %9s %9s %9s %9s\n", "", "float", "p99", "int8", "p99");
-  const auto& [f, q] = subjects;
-  print_row("detector", f.whole, q.whole);
-  for (std::size_t i = 0; i < 3; ++i) print_row(std::string("  ") + models::part_names[i], f.part_times[i], q.part_times[i]);
-  print_row("  proposals, pooling, decoding", f.rest, q.rest);
-  std::printf("\n");
-  const auto twin = [&](const std::vector<LayerTime>& among, const LayerTime& of) {
-    return std::find_if(among.begin(), among.end(), [&](const LayerTime& l) { return l.name == of.name; });
-  };
-  for (const LayerTime& layer : layers[0]) {
-    const auto other = twin(layers[1], layer);
-    print_row(layer.name, layer.times, other == layers[1].end() ? Times{} : other->times);
-  }
-  for (const LayerTime& layer : layers[1]) {
-    if (twin(layers[0], layer) == layers[0].end()) print_row(layer.name, {}, layer.times);
-  }
-
+  std::printf("%s, width %d, %dx%d, %d thread(s), int8 by %s, %d runs%s\n\n", a.model.backbone.c_str(), a.model.width,
+              size.height, size.width, num_threads(), device == Device::cpu ? int8::kernels().name : "cuda", a.runs,
+              a.cpu_time ? ", processor time" : "");
+  print_tables(columns);
   if (!a.json.empty()) {
     JsonWriter json;
     json.begin_object().field("backbone", a.model.backbone).field("width", a.model.width).field("height", size.height);
-    json.field("image_width", size.width)
-        .field("threads", num_threads())
-        .field("runs", a.runs)
-        .field("device", a.device.device);
-    for (std::size_t s = 0; s < 2; ++s) {
-      json.key(subjects[s].name).begin_object();
-      json_times(json, "detector", subjects[s].whole);
-      for (std::size_t i = 0; i < 3; ++i) json_times(json, models::part_names[i], subjects[s].part_times[i]);
-      json_times(json, "rest", subjects[s].rest);
-      json.key("layers").begin_array();
-      for (const LayerTime& layer : layers[s]) {
-        json.begin_object().field("name", layer.name).field("op", layer.op);
-        json.field("median_ms", layer.times.median()).field("p99_ms", layer.times.quantile(0.99)).end_object();
-      }
-      json.end_array().end_object();
-    }
+    json.field("image_width", size.width).field("threads", num_threads()).field("runs", a.runs);
+    json.field("device", a.device.device).field("cpu_time", a.cpu_time);
+    for (const Column& column : columns) write_column(json, column);
     write_file_atomically(a.json, json.end_object().str() + "\n");
   }
   return 0;

@@ -1,20 +1,20 @@
 // VGG16's convolutions beside bare oneDNN: ours from and to NHWC, everything included; oneDNN's in whatever layout it likes
 // best, nothing included but the primitive. The two take turns; medians.
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <ctime>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "benchmarks/timing.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/ops/conv.hpp"
 #include "src/cpu/onednn.hpp"
 
 using namespace shrike;
+using timing::median;
+using timing::seconds;
 
 namespace {
 
@@ -29,22 +29,6 @@ constexpr Layer layers[] = {{"conv1_1", 3, 64, 1},     {"conv1_2", 64, 64, 1},  
                             {"conv4_3", 512, 512, 8},  {"conv5_1", 512, 512, 16}, {"conv5_2", 512, 512, 16},
                             {"conv5_3", 512, 512, 16}, {"rpn", 512, 512, 16}};
 constexpr const char* passes[] = {"forward", "data", "weight"};
-
-bool cpu_time = false;
-
-double seconds() {
-  if (cpu_time) {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-  }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 Tensor random_tensor(const Shape& shape) {
   Random random(1, RandomStream::test);
@@ -91,6 +75,7 @@ int main(int argc, char** argv) try {
   CLI::App app("VGG16's convolutions beside bare oneDNN");
   std::int64_t height = 600, width = 800, channels = 64;
   int runs = 9, threads = 0;
+  bool cpu_time = false;
   std::string json_file;
   app.add_option("--height", height, "of the image")->capture_default_str();
   app.add_option("--width", width, "of the image")->capture_default_str();
@@ -122,9 +107,9 @@ int main(int argc, char** argv) try {
       std::vector<std::vector<double>> times(candidates.size());
       for (int run = -1; run < runs; ++run) {
         for (std::size_t i = 0; i < candidates.size(); ++i) {
-          const double start = seconds();
+          const double start = seconds(cpu_time);
           candidates[i]();
-          if (run >= 0) times[i].push_back(1e3 * (seconds() - start));
+          if (run >= 0) times[i].push_back(1e3 * (seconds(cpu_time) - start));
         }
       }
       const double mine = median(times[0]), direct = median(times[1]);

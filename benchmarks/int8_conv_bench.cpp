@@ -1,13 +1,11 @@
 // VGG16's layers in float and in int8, one after the other, everything included; medians. The instruction set of int8 is the
 // best there is, or what SHRIKE_CPU_ISA asks for.
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <ctime>
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "benchmarks/timing.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/ops/quantized_conv.hpp"
@@ -15,6 +13,8 @@
 #include "src/cpu/int8_kernels.hpp"
 
 using namespace shrike;
+using timing::median;
+using timing::seconds;
 
 namespace {
 
@@ -30,22 +30,6 @@ constexpr Layer layers[] = {{"conv1_1", 3, 64, 1, true},     {"conv1_2", 64, 64,
                             {"conv4_3", 512, 512, 8, true},  {"conv5_1", 512, 512, 16, true}, {"conv5_2", 512, 512, 16, true},
                             {"conv5_3", 512, 512, 16, true}, {"rpn", 512, 512, 16, false},    {"fc6", 25088, 4096, 0, false},
                             {"fc7", 4096, 4096, 0, false}};
-
-bool cpu_time = false;
-
-double seconds() {
-  if (cpu_time) {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-  }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 Tensor random_floats(const Shape& shape, float low) {
   Random random(1, RandomStream::test);
@@ -80,6 +64,7 @@ int main(int argc, char** argv) try {
   CLI::App app("VGG16's layers in float and in int8");
   std::int64_t height = 600, width = 800;
   int runs = 7, threads = 0;
+  bool cpu_time = false;
   std::string json_file;
   app.add_option("--height", height, "of the image")->capture_default_str()->check(CLI::Range(16, 10000));
   app.add_option("--width", width, "of the image")->capture_default_str()->check(CLI::Range(16, 10000));
@@ -121,9 +106,9 @@ int main(int argc, char** argv) try {
     std::vector<double> times[2];
     for (int run = -1; run < runs; ++run) {
       for (int i = 0; i < 2; ++i) {
-        const double start = seconds();
+        const double start = seconds(cpu_time);
         candidates[i]();
-        if (run >= 0) times[i].push_back(1e3 * (seconds() - start));
+        if (run >= 0) times[i].push_back(1e3 * (seconds(cpu_time) - start));
       }
     }
     const double f = median(times[0]), q = median(times[1]);

@@ -1,5 +1,6 @@
 // Which kernel multiplies int8 codes, and the naive one that the others are tested against.
 #include "kernels/int8.cuh"
+#include "shrike/core/last_kernel.hpp"
 
 namespace shrike::kernels::int8 {
 namespace {
@@ -82,6 +83,11 @@ void multiply(const Product& p) {
   if (path == Path::automatic) {
     path = device.compute_capability >= 80 ? Path::tensor32 : device.compute_capability >= 75 ? Path::tensor16 : Path::dp4a;
   }
+  last_kernel() = path == Path::naive      ? "naive"
+                  : path == Path::dp4a     ? "dp4a"
+                  : path == Path::tensor16 ? "mma m8n8k16"
+                                           : "mma m16n8k32";
+  if (path != Path::naive) last_kernel() += tile == 128 ? " 128x128" : " 64x64";
   if (path == Path::naive) return multiply_naive(p);
   if (path == Path::dp4a) return multiply_dp4a(p, tile);
   if (path == Path::tensor16) return multiply_tensor16(p, tile);

@@ -5,6 +5,7 @@
 #include "columns.hpp"
 #include "few_channels.hpp"
 #include "onednn.hpp"
+#include "shrike/core/last_kernel.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/elementwise.hpp"
 #include "shrike/ops/linear.hpp"
@@ -70,10 +71,17 @@ void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* 
   if (is_product(sizes)) {
     return linear_forward(Cpu{}, {sizes.n * sizes.p * sizes.q, sizes.c, sizes.k, sizes.relu}, x, weight, bias, y);
   }
-  if (winograd::fits(sizes)) return winograd::forward(sizes, x, weight, bias, y);
-  if (few_channels::forward_fits(sizes)) return few_channels::forward(sizes, x, weight, bias, y);
+  if (winograd::fits(sizes)) {
+    last_kernel() = "winograd 4x4";
+    return winograd::forward(sizes, x, weight, bias, y);
+  }
+  if (few_channels::forward_fits(sizes)) {
+    last_kernel() = "few channels";
+    return few_channels::forward(sizes, x, weight, bias, y);
+  }
   const Convolution key = convolution(sizes, Pass::forward, bias != nullptr);
   const auto conv = primitive(key);
+  last_kernel() = "onednn " + conv->implementation;
   Operand x_in(conv->plain_x, x, conv->x);
   Operand weight_in(conv->plain_weight, weight, conv->weight);
   Result y_out(conv->plain_y, y, conv->y);

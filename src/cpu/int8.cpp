@@ -10,6 +10,7 @@
 
 #include "int8_packed.hpp"
 #include "int8_winograd.hpp"
+#include "shrike/core/last_kernel.hpp"
 #include "shrike/core/parallel.hpp"
 
 namespace shrike::int8 {
@@ -238,6 +239,7 @@ void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, cons
   const Kernels& isa = kernels();
   const Packing packing{&isa, to.x, z.k, z.r * z.s, z.c / z.groups, z.groups, winograd::fits(isa, z)};
   const auto packed = packed_weights(packing, o);
+  last_kernel() = std::string(packed->winograd ? "winograd 4x4 " : "direct ") + isa.name;
   if (packed->winograd) return winograd::convolve(*packed, how, z, o);
   const auto y_size = static_cast<std::int64_t>(size_of(to.y));
   for (std::int64_t group = 0; group < z.groups; ++group) {

@@ -19,7 +19,7 @@ struct Words {
     __builtin_memcpy(&pair, from, sizeof(pair));
     return _mm256_set1_epi32(pair);
   }
-  static void keep(Vector& value) { asm("" : "+x"(value)); }
+  static void keep(Vector& value) { asm volatile("" : "+x"(value)); }
   static Vector add(Vector a, Vector b) { return _mm256_add_epi16(a, b); }
   static Vector dot(Vector sum, Vector a, Vector b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 };
@@ -27,7 +27,8 @@ struct Words {
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static constexpr Kernels table{"avx2", Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish};
+  static constexpr Kernels table{"avx2",     Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish,
+                                 spin<Words>};
   return table;
 }
 

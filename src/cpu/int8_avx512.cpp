@@ -12,6 +12,7 @@ struct Zmm {
   static constexpr int width = 16, vectors = 4;
   static Vector load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, Vector value) { _mm512_storeu_si512(to, value); }
+  static void keep(Vector& value) { asm volatile("" : "+v"(value)); }  // in a register, not read from memory again
   static Vector broadcast(const char* from) {
     int32_t four;
     __builtin_memcpy(&four, from, sizeof(four));
@@ -25,8 +26,7 @@ struct Bytes : Zmm {
 };
 struct Words : Zmm {
   static constexpr bool pairs = true;
-  static constexpr int rows = 5, kept_rows = 5;               // 20 of 32
-  static void keep(Vector& value) { asm("" : "+v"(value)); }  // in a register, not read from memory again
+  static constexpr int rows = 5, kept_rows = 5;  // 20 of 32
   static Vector add(Vector a, Vector b) { return _mm512_add_epi16(a, b); }
   static Vector dot(Vector sum, Vector a, Vector b) { return _mm512_dpwssd_epi32(sum, a, b); }
 };
@@ -34,8 +34,8 @@ struct Words : Zmm {
 }  // namespace
 
 const Kernels& avx512_kernels() {
-  static constexpr Kernels table{"avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, Words::rows,
-                                 finish};
+  static constexpr Kernels table{
+      "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, Words::rows, finish, spin<Bytes>};
   return table;
 }
 

@@ -32,6 +32,9 @@ struct Kernels {
   // y of n sums acc + offset.
   void (*finish)(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier,
                  const void* residual, void* y);
+  // The most that products can reach: runs the instructions of a step on registers alone, and returns how many multiplications
+  // that was.
+  int64_t (*spin)(int64_t rounds);
 };
 
 const Kernels& plain_kernels();

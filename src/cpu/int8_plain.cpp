@@ -18,6 +18,7 @@ struct Words {
   }
   static void store(void* to, Vector value) { __builtin_memcpy(to, &value, sizeof(value)); }
   static Vector broadcast(const char* from) { return load(from); }
+  static void keep(Vector& value) { asm volatile("" : "+r"(value)); }
   static Vector add(Vector a, Vector b) { return ((a & 0xFFFF0000u) + (b & 0xFFFF0000u)) | ((a + b) & 0xFFFFu); }
   static Vector dot(Vector sum, Vector a, Vector b) {
     const int32_t low = static_cast<int16_t>(a) * static_cast<int16_t>(b);
@@ -29,7 +30,8 @@ struct Words {
 }  // namespace
 
 const Kernels& plain_kernels() {
-  static constexpr Kernels table{"plain", Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish};
+  static constexpr Kernels table{"plain",    Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish,
+                                 spin<Words>};
   return table;
 }
 

@@ -67,6 +67,29 @@ template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int
   }
 }
 
+// I::dot without loads. keep() makes the compiler believe that values change, so that it repeats the products.
+template <class I> int64_t spin(int64_t rounds) {
+  constexpr int count = 12;
+  const int32_t code = 1;
+  auto a = I::broadcast(reinterpret_cast<const char*>(&code)), b = a;
+  typename I::Vector sums[count];
+#pragma GCC unroll 12
+  for (int i = 0; i < count; ++i) {
+    sums[i] = a;
+    I::keep(sums[i]);
+  }
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (int i = 0; i < count; ++i) {
+      sums[i] = I::dot(sums[i], a, b);
+      I::keep(b);
+    }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < count; ++i) I::keep(sums[i]);
+  return rounds * count * I::width * (I::pairs ? 2 : 4);
+}
+
 template <class Y, class R, bool added> void finish_row(const Finish& how, int64_t n, const int32_t* __restrict acc,
                                                         int32_t offset, const float* __restrict multiplier,
                                                         const R* __restrict residual, Y* __restrict y) {

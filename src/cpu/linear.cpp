@@ -5,6 +5,7 @@
 
 #include "columns.hpp"
 #include "onednn.hpp"
+#include "shrike/core/last_kernel.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/elementwise.hpp"
 
@@ -29,6 +30,7 @@ void finish(std::int64_t rows, std::int64_t out, const float* bias, bool relu, f
 void linear_forward(Cpu, const LinearSizes& sizes, const float* x, const float* weight, const float* bias, float* y) {
   const auto [rows, in, out, relu] = sizes;
   if (rows == 0) return;
+  last_kernel() = "onednn sgemm";
   onednn::multiply(false, true, rows, out, in, x, weight, y);
   finish(rows, out, bias, relu, y);
 }

@@ -162,8 +162,11 @@ Primitive make_convolution(const Convolution& key) {
     return with_convolution(key, [&](const auto& desc, const auto& handle, const memory::desc& x, const memory::desc& weight,
                                      const memory::desc& y) {
       const Descriptions plain_desc = plain_descriptions(key);
-      return Primitive{handle,      x, weight, y, plain_desc.bias, desc.scratchpad_desc(), plain_desc.x, plain_desc.weight,
-                       plain_desc.y};
+      return Primitive{handle,          x,
+                       weight,          y,
+                       plain_desc.bias, desc.scratchpad_desc(),
+                       plain_desc.x,    plain_desc.weight,
+                       plain_desc.y,    desc.impl_info_str()};
     });
   });
 }

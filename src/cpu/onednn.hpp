@@ -57,6 +57,7 @@ struct Primitive {
   dnnl::primitive handle;
   dnnl::memory::desc x, weight, y, bias, scratchpad;
   dnnl::memory::desc plain_x, plain_weight, plain_y;  // of Shrike's layouts
+  std::string implementation;                         // oneDNN's name for it
 };
 
 // From a bounded cache; least recently used ones are dropped. Thread-safe.

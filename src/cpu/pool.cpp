@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "greatest_codes.hpp"
 #include "shrike/core/parallel.hpp"
 
 namespace shrike::kernels {
@@ -37,28 +38,15 @@ float mean_factor(const Window& rows, const Window& columns, const PoolSizes& z)
   return 1.0f / static_cast<float>(height * width);
 }
 
-// The greatest codes of a row of windows: one pass over the channels for each pixel, which the compiler turns into vectors.
-template <class T> void greatest_codes(const PoolSizes& z, const Window& rows, const T* image, T* to) {
-  for (std::int64_t q = 0; q < z.q; ++q, to += z.c) {
-    const Window columns(q, z.w, z);
-    bool first = true;
-    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      for (std::int64_t w = columns.begin; w < columns.end; ++w, first = false) {
-        const T* __restrict from = image + (h * z.w + w) * z.c;
-        T* __restrict best = to;
-        if (first) {
-          std::copy_n(from, z.c, best);
-        } else {
-          for (std::int64_t c = 0; c < z.c; ++c) best[c] = from[c] > best[c] ? from[c] : best[c];
-        }
-      }
-    }
-  }
-}
-
 template <class T> void max_pool_codes(const PoolSizes& z, const T* x, T* y) {
   for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
-    greatest_codes(z, Window(p, z.h, z), x + image * z.h * z.w * z.c, y + (image * z.p + p) * z.q * z.c);
+    const Window rows(p, z.h, z);
+    const T* const line = x + (image * z.h + rows.begin) * z.w * z.c;
+    T* to = y + (image * z.p + p) * z.q * z.c;
+    for (std::int64_t q = 0; q < z.q; ++q, to += z.c) {
+      const Window columns(q, z.w, z);
+      greatest_codes(rows.end - rows.begin, columns.end - columns.begin, z.w * z.c, z.c, line + columns.begin * z.c, to);
+    }
   });
 }
 

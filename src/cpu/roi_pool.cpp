@@ -1,6 +1,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "greatest_codes.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/roi.hpp"
 
@@ -72,18 +73,6 @@ template <class N> void greatest(N n, const Window& w, const RoiSizes& s, const 
   }
 }
 
-// The same of codes, all channels at once.
-template <class T> void greatest_codes(const Window& w, const RoiSizes& s, const T* x, T* y) {
-  std::copy_n(x + (w.row_begin * s.width + w.column_begin) * s.channels, s.channels, y);
-  for (std::int64_t row = w.row_begin; row < w.row_end; ++row) {
-    for (std::int64_t column = w.column_begin; column < w.column_end; ++column) {
-      const T* __restrict pixel = x + (row * s.width + column) * s.channels;
-      T* __restrict best = y;
-      for (std::int64_t c = 0; c < s.channels; ++c) best[c] = pixel[c] > best[c] ? pixel[c] : best[c];
-    }
-  }
-}
-
 template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
   parallel_for(s.rois * s.out_height, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t item = begin; item < end; ++item) {
@@ -98,7 +87,9 @@ template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const floa
         if (image < 0 || window.row_begin >= window.row_end || window.column_begin >= window.column_end) {
           std::fill(best, best + s.channels, T{0});
         } else {
-          greatest_codes(window, s, x + image * s.height * s.width * s.channels, best);
+          const std::int64_t corner = (image * s.height + window.row_begin) * s.width + window.column_begin;
+          greatest_codes(window.row_end - window.row_begin, window.column_end - window.column_begin, s.width * s.channels,
+                         s.channels, x + corner * s.channels, best);
         }
       }
     }

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda.hpp"
 #include "shrike/core/cuda.hpp"
+#include "shrike/core/last_kernel.hpp"
 
 #ifndef SHRIKE_HAS_CUDNN
 #define SHRIKE_HAS_CUDNN 0
@@ -145,22 +146,27 @@ Autotuner& autotuner() {
   return tuner;
 }
 
+// Runs the way and leaves its name.
+static void take(const Way& way) {
+  last_kernel() = way.name;
+  way.run();
+}
+
 void run_best(const TuneKey& key, const std::vector<Way>& ways) {
   using Provider = CudaSettings::Provider;
   SHRIKE_CHECK(!ways.empty(), key.pass, ": no kernel can compute this");
   const Provider provider = cuda_settings().provider;
-  if (ways.size() == 1 || (provider == Provider::automatic && SHRIKE_CUDA_HOST && !worth_measuring())) return ways[0].run();
+  if (ways.size() == 1 || (provider == Provider::automatic && SHRIKE_CUDA_HOST && !worth_measuring())) return take(ways[0]);
   if (provider != Provider::automatic) {
     for (const Way& way : ways) {
-      if (way.vendor == (provider == Provider::vendor)) return way.run();
+      if (way.vendor == (provider == Provider::vendor)) return take(way);
     }
-    return ways[0].run();
+    return take(ways[0]);
   }
   std::vector<std::string> names;
   for (const Way& way : ways) names.push_back(way.name);
-  ways[autotuner().choose(
-           key, names, [&](std::size_t i) { ways[i].run(); }, worth_measuring())]
-      .run();
+  take(ways[autotuner().choose(
+      key, names, [&](std::size_t i) { ways[i].run(); }, worth_measuring())]);
 }
 
 }  // namespace shrike::cuda

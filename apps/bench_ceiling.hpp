@@ -1,0 +1,57 @@
+// What this machine can do at most, measured: the rates that bench_int8 compares layers with.
+#pragma once
+
+#include "benchmarks/timing.hpp"
+#include "shrike/core/parallel.hpp"
+#include "src/cpu/int8_kernels.hpp"
+#include "src/cpu/simd.hpp"
+
+namespace shrike::apps {
+
+// Multiplications and additions of floats on registers alone; returns how many multiplications that was.
+inline std::int64_t spin_float(std::int64_t rounds) {
+  constexpr int count = 12;
+  simd::Vector a = simd::Vector{} + 1e-9f, sums[count] = {};
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (int i = 0; i < count; ++i) {
+      sums[i] += a * a;
+#if defined(__AVX512F__)
+      asm("" : "+v"(a));  // as if it changed: the product is made again
+#elif defined(__AVX__)
+      asm("" : "+x"(a));
+#else
+      asm volatile("" : : : "memory");
+#endif
+    }
+  }
+  simd::Vector all{};
+  for (const simd::Vector& sum : sums) all += sum;
+  float kept = all[0];
+  asm volatile("" : : "m"(kept));
+  return rounds * count * simd::lanes;
+}
+
+// Operations a second, two to a multiplication, of all threads together: the best of a few tries of some 20 ms.
+template <class Spin> double ceiling(const Spin& spin) {
+  double best = 0;
+  std::int64_t rounds = 1 << 16;
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    std::vector<std::int64_t> done(static_cast<std::size_t>(num_threads()));
+    const double start = timing::seconds();
+    parallel_for(num_threads(), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) done[static_cast<std::size_t>(i)] = spin(rounds);
+    });
+    const double spent = timing::seconds() - start;
+    std::int64_t all = 0;
+    for (const std::int64_t n : done) all += n;
+    best = std::max(best, 2.0 * static_cast<double>(all) / spent);
+    if (spent < 0.02) rounds *= 4;
+  }
+  return best;
+}
+
+inline double float_ceiling() { return ceiling(spin_float); }
+inline double int8_ceiling() { return ceiling(int8::kernels().spin); }
+
+}  // namespace shrike::apps
