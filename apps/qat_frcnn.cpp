@@ -159,7 +159,7 @@ int quantize(const QuantizeArguments& a) {
     before = evaluate(*loaded.model, test_set, config, device, "float");
   }
 
-  const models::FusedDetector fused = models::fuse_detector(*loaded.model);
+  models::FusedDetector fused = models::fuse_detector(*loaded.model);
   std::array<std::size_t, 3> float_bytes{};
   for (std::size_t i = 0; i < 3; ++i) {
     float_bytes[i] = bytes_of(*fused.parts[i]);
@@ -170,6 +170,10 @@ int quantize(const QuantizeArguments& a) {
     converted =
         models::quantize_weights(fused, a.weights == "f16" ? quant::WeightType::f16 : quant::WeightType::s8, a.keep_float);
   } else {
+    if (a.equalize) {
+      const auto report = models::equalize_detector(fused);
+      std::printf("\nequalisation, %d sweep(s)\n%s", report.sweeps, report.to_string().c_str());
+    }
     const models::PreparedDetector prepared = models::prepare_detector(fused, options);
     const Dataset some = calibration_set(train_set, config, a.calibration_images);
     find_scales(prepared, some, config, device, a);

@@ -21,7 +21,7 @@ struct QuantizeArguments {
   std::string observer = "moving-average", weights = "s8", calibration, save_calibration;
   double percentile = 0.9999, observer_momentum = 0.01;
   std::vector<std::string> keep_float;
-  bool first_float = false, bias_correction = false;
+  bool first_float = false, equalize = false, bias_correction = false;
   int calibration_images = 128;
   // Training.
   int epochs = -1, freeze_after = -1, log_every = -1;
@@ -60,6 +60,11 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, scales, "--calibration-images", a.calibration_images, "images of the training set that scales are found with");
   option(app, scales, "--calibration", a.calibration, "take the scales from this file instead");
   option(app, scales, "--save-calibration", a.save_calibration, "write the scales to this file");
+  app.add_flag(
+         "--equalize", a.equalize,
+         "modes static and qat: give the channels between two layers like ranges in both. Scales of weights are by channel "
+         "already, so that it helps these little; what gains is the one scale of an activation's channels")
+      ->group(scales);
   app.add_flag(
          "--bias-correction", a.bias_correction,
          "modes static and qat: add to each layer's bias what rounding changes its output by on average over the calibration "

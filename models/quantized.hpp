@@ -15,6 +15,7 @@
 #include "shrike/graph/fuse.hpp"
 #include "shrike/graph/save.hpp"
 #include "shrike/quant/convert.hpp"
+#include "shrike/quant/equalize.hpp"
 
 namespace shrike::models {
 
@@ -52,7 +53,7 @@ struct FusedDetector {
   Parts<Graph> parts;
   std::array<RewriteReport, 3> reports;
   FasterRcnnOptions options;
-  std::string weights;  // weights_hash() of the detector
+  std::string weights;  // weights_hash() of the detector, and "-equalized" when they are not just its own
 };
 
 // The graphs share the detector's tensors, except for convolutions that took a batch norm in.
@@ -72,6 +73,18 @@ inline FusedDetector fuse_detector(FasterRcnn& detector) {
       trace(*detector.box_head(), {zeros({1, roi.height, roi.width, maps[0].size(3)}, Dtype::f32, maps[0].device())});
   for (std::size_t i = 0; i < 3; ++i) result.reports[i] = fuse(*result.parts[i]);
   return result;
+}
+
+// Equalises pairs of layers within each part (quant/equalize.hpp); what the parts compute stays the same.
+inline quant::EqualizeReport equalize_detector(FusedDetector& fused) {
+  quant::EqualizeReport report;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto part = quant::equalize(*fused.parts[i], part_names[i]);
+    report.lines.insert(report.lines.end(), part.lines.begin(), part.lines.end());
+    report.sweeps = std::max(report.sweeps, part.sweeps);
+  }
+  fused.weights += "-equalized";
+  return report;
 }
 
 struct PreparedDetector {

@@ -174,6 +174,9 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   const std::string corrected = quantize("corrected.safetensors", "--observer minmax --bias-correction");
   CHECK_THAT(corrected, Contains("bias correction\nbackbone.0 ") && Contains("mean error of a channel"));
   CHECK((bytes(workplace().path("corrected.safetensors")) != bytes(workplace().path("static.safetensors"))));
+  const std::string equalized = quantize("equalized.safetensors", "--observer minmax --equalize");
+  CHECK_THAT(equalized, Contains("backbone.0 -> ") && Contains("roi_heads.box_head.fc6 -> roi_heads.box_head.fc7  equalised") &&
+                            Contains("kept: its output is read 2 times"));
   for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }
@@ -208,6 +211,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   refused("--checkpoint " + best + " -o " + workplace().path("never") + " --calibration-images 0", "no calibration images");
   refused(common + workplace().path("never") + " --observer guess", "observer 'guess'");
   refused(common + workplace().path("never") + " --calibration /no/such/file", "/no/such/file");
+  refused(common + workplace().path("never") + " --equalize --calibration " + workplace().path("scales"), "other weights");
   TensorFile other = load_safetensors(best);
   other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
   save_safetensors(workplace().path("other_weights.safetensors"), other);
