@@ -3,7 +3,9 @@
 #include <iostream>
 
 #include "apps/quantize_arguments.hpp"
+#include "apps/quantize_images.hpp"
 #include "apps/quantized.hpp"
+#include "apps/sensitivity.hpp"
 #include "apps/trainer.hpp"
 #include "models/bias_correction.hpp"
 #include "shrike/core/parallel.hpp"
@@ -32,46 +34,10 @@ TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   return config;
 }
 
-// A signal asked the program to stop: nothing is written any more.
-struct Stopped {};
-
-void go_on() {
-  if (stop_signal != 0) throw Stopped();
-}
-
-// The first `count` images of the training set in an order of its own: to calibrate with.
-Dataset calibration_set(const Dataset& data, const TrainConfig& config, int count) {
-  Dataset some = data;
-  Random random(config.seed, RandomStream::shuffle, ~std::uint64_t{0});
-  random.shuffle(some.samples);
-  some.samples.resize(std::min(some.samples.size(), static_cast<std::size_t>(std::max(count, 0))));
-  return some;
-}
-
-// Each image once, through the pipeline of inference. Throws Stopped.
-models::NextImages images_of(const Dataset& data, const TrainConfig& config, Device device) {
-  if (data.samples.empty()) return [] { return std::nullopt; };
-  const auto loader = std::make_shared<Loader>(data, loader_options(config, false));
-  loader->start(0, 0);
-  return [loader, device]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
-    go_on();
-    const auto batch = loader->next();
-    if (!batch) return std::nullopt;
-    std::vector<ImageSize> sizes;
-    for (const auto& item : batch->items) sizes.push_back({item.height, item.width});
-    return std::pair{batch->images.to(device), sizes};
-  };
-}
-
 // Throws Stopped.
 Evaluation evaluate(models::FasterRcnn& model, const Dataset& data, const TrainConfig& config, Device device,
                     const char* title) {
-  ProgressLine line(100);
-  Evaluation result =
-      evaluate_detector(model, data, loader_options(config, false), device,
-                        [&](std::int64_t done, std::int64_t all) { line.show(message(title, ": image ", done, " of ", all)); });
-  line.clear();
-  go_on();
+  const Evaluation result = measure(model, data, config, device, title);
   std::printf("\n%s\n%s", title, result.table.c_str());
   std::fflush(stdout);
   return result;
@@ -141,6 +107,9 @@ int quantize(const QuantizeArguments& a) {
   const std::string output =
       !a.output.empty() ? a.output : fs::path(a.checkpoint).replace_extension(a.mode + ".safetensors").string();
   config.run = !a.run.empty() ? a.run : fs::path(output).replace_extension("").string();
+  SHRIKE_CHECK(
+      a.mode != "dynamic" || !(a.equalize || a.bias_correction || a.sensitivity || a.max_drop >= 0),
+      "mode dynamic rounds no activations: --equalize, --bias-correction, --sensitivity and --max-drop are for static and qat");
   quant::PrepareOptions options;
   options.keep_float = a.keep_float;
   options.first_layer_float = a.first_float;
@@ -151,13 +120,12 @@ int quantize(const QuantizeArguments& a) {
   options.freeze_after = a.freeze_after;
   nn::to(*loaded.model, device);
 
-  const bool needs_images = a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction));
+  const bool by_layer = a.sensitivity || a.max_drop >= 0;
+  const bool needs_images = a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer));
   Dataset train_set, test_set;
   if (needs_images || a.evaluate) std::tie(train_set, test_set) = open_data(config);
   Evaluation before;
-  if (a.evaluate) {
-    before = evaluate(*loaded.model, test_set, config, device, "float");
-  }
+  if (a.evaluate) before = evaluate(*loaded.model, test_set, config, device, "float");
 
   models::FusedDetector fused = models::fuse_detector(*loaded.model);
   std::array<std::size_t, 3> float_bytes{};
@@ -174,11 +142,22 @@ int quantize(const QuantizeArguments& a) {
       const auto report = models::equalize_detector(fused);
       std::printf("\nequalisation, %d sweep(s)\n%s", report.sweeps, report.to_string().c_str());
     }
-    const models::PreparedDetector prepared = models::prepare_detector(fused, options);
-    const Dataset some = calibration_set(train_set, config, a.calibration_images);
+    models::PreparedDetector prepared = models::prepare_detector(fused, options);
+    const Dataset some = some_images(train_set, config, 0, a.calibration_images);
     find_scales(prepared, some, config, device, a);
+    const auto images = [&] { return images_of(some, config, device); };
+    if (by_layer) {
+      const Dataset others = some_images(train_set, config, a.calibration_images, a.sensitivity_images);
+      SHRIKE_CHECK(!others.samples.empty(), "no images to measure the sensitivity of layers with: ", train_set.samples.size(),
+                   " in the training set, of which --calibration-images ", a.calibration_images, " are for calibration, and ",
+                   "--sensitivity-images ", a.sensitivity_images);
+      const LayerSearch search{fused, prepared, options, config, device, others, a.bias_correction ? images : NewImages()};
+      const Ranking ranking =
+          search.measure_layers(images_of(some_images(some, config, 0, sqnr_images), config, device), a.sensitivity_layers);
+      if (a.max_drop >= 0) prepared = models::keep_more_float(fused, prepared, options, search.choose(ranking, a.max_drop));
+    }
     if (a.bias_correction) {
-      const auto report = models::correct_biases(fused, prepared, [&] { return images_of(some, config, device); });
+      const auto report = models::correct_biases(fused, prepared, images);
       std::printf("\nbias correction\n%s", report.to_string().c_str());
       std::fflush(stdout);
     }

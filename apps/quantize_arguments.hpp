@@ -23,6 +23,10 @@ struct QuantizeArguments {
   std::vector<std::string> keep_float;
   bool first_float = false, equalize = false, bias_correction = false;
   int calibration_images = 128;
+  // The sensitivity of layers.
+  bool sensitivity = false;
+  double max_drop = -1;
+  int sensitivity_images = 64, sensitivity_layers = 8;
   // Training.
   int epochs = -1, freeze_after = -1, log_every = -1;
   double lr = -1;
@@ -71,6 +75,16 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
          "images; takes one more run over them for each layer")
       ->group(scales);
   option(app, scales, "--weights", a.weights, "mode dynamic: f16 or s8")->check(CLI::IsMember({"f16", "s8"}));
+  const char* layers = "Sensitivity of layers (modes static and qat)";
+  app.add_flag("--sensitivity", a.sensitivity, "rank the layers by what int8 costs each alone: noise, and for the worst mAP")
+      ->group(layers);
+  option(app, layers, "--max-drop", a.max_drop,
+         "keep layers in float until the static int8 detector's mAP is within this of the float one's: those with the most to "
+         "gain "
+         "for the fewest multiply-adds left in float first, measured at each step; negative: do not");
+  option(app, layers, "--sensitivity-images", a.sensitivity_images,
+         "images that mAP is measured with for this: of the training set, not those of calibration and never the test set's");
+  option(app, layers, "--sensitivity-layers", a.sensitivity_layers, "how many of the noisiest layers mAP is measured for");
   const char* training = "Training (mode qat)";
   option(app, training, "--run", a.run, "folder for logs; the output's name without extension by default");
   option(app, training, "--epochs", a.epochs, "passes over the training images; a tenth of the float training's by default");

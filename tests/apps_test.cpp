@@ -177,6 +177,15 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   const std::string equalized = quantize("equalized.safetensors", "--observer minmax --equalize");
   CHECK_THAT(equalized, Contains("backbone.0 -> ") && Contains("roi_heads.box_head.fc6 -> roi_heads.box_head.fc7  equalised") &&
                             Contains("kept: its output is read 2 times"));
+  // What is within any drop is all int8, and the layers are as they were; with nothing lost it ends one way or the other.
+  const std::string by_layer = " --sensitivity-images 3 --sensitivity-layers 2 --observer minmax ";
+  const std::string ranked = quantize("ranked.safetensors", "--sensitivity --max-drop 2" + by_layer);
+  CHECK_THAT(ranked, Contains("SQNR (dB)") && Contains("roi_heads.box_head.fc7 ") && Contains("on 3 training images") &&
+                         Contains("met with 0 layer(s) in float"));
+  CHECK((bytes(workplace().path("ranked.safetensors")) == bytes(workplace().path("static.safetensors"))));
+  const std::string unreachable =
+      quantize("unreachable.safetensors", "--no-evaluate --max-drop 0 --bias-correction" + by_layer);
+  CHECK_THAT(unreachable, Contains("met with ") || Contains("not met; the best is with "));
   for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }
@@ -212,6 +221,8 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   refused(common + workplace().path("never") + " --observer guess", "observer 'guess'");
   refused(common + workplace().path("never") + " --calibration /no/such/file", "/no/such/file");
   refused(common + workplace().path("never") + " --equalize --calibration " + workplace().path("scales"), "other weights");
+  refused(common + workplace().path("never") + " --sensitivity --calibration-images 12", "12 in the training set");
+  refused(common + workplace().path("never") + " --mode dynamic --equalize", "mode dynamic rounds no activations");
   TensorFile other = load_safetensors(best);
   other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
   save_safetensors(workplace().path("other_weights.safetensors"), other);

@@ -158,8 +158,10 @@ std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& opti
     const Makers now = p.makers();
     const auto maker = now.find(value);
     const bool is_input = maker == now.end();
-    const std::string name = is_input ? p.prefix + "input" : p.prefix + p.node_name(p.nodes[maker->second]);
-    const std::string short_name = is_input ? p.value_name(value) : p.node_name(p.nodes[maker->second]);
+    // As `graph` names it, so that the name does not depend on which layers are quantized.
+    const std::string made_by = is_input ? "" : graph.node_name(graph.nodes[makers.at(value)]);
+    const std::string name = p.prefix + (is_input ? "input" : made_by);
+    const std::string short_name = is_input ? p.value_name(value) : made_by;
     FakeQuantize op;
     Value scale = Graph::none;
     if (const auto port = p.code_inputs.find(value); port != p.code_inputs.end()) {
