@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "apps/qat_checkpoint.hpp"
 #include "apps/quantize_arguments.hpp"
 #include "apps/quantize_images.hpp"
 #include "apps/quantized.hpp"
@@ -81,19 +82,81 @@ void find_scales(const models::PreparedDetector& prepared, const Dataset& data, 
   if (!a.save_calibration.empty()) save_safetensors(a.save_calibration, models::calibration_file(prepared));
 }
 
-// Trains with fake-quantize. Throws Stopped.
-void train_on(const models::PreparedDetector& prepared, const Dataset& data, const TrainConfig& config, Device device) {
+std::string training_checkpoint(const TrainConfig& config) { return config.run + "/last.safetensors"; }
+
+// Trains with fake-quantize, from the beginning or from where it was stopped. Throws Stopped.
+void train_on(const models::PreparedDetector& prepared, const quant::PrepareOptions& options, const Dataset& data,
+              const TrainConfig& config, Device device, bool resume) {
+  nn::Sgd optimizer(sgd_parameters(*prepared.model, config),
+                    nn::SgdOptions{static_cast<float>(config.momentum), static_cast<float>(config.clip_norm)});
+  const auto chosen = qat_settings(config, options);
+  const std::string path = training_checkpoint(config);
+  Progress progress;
+  if (resume) progress = load_qat_checkpoint(load_safetensors(path), prepared, optimizer, chosen);
+  std::printf("\ntraining %d epoch(s) at learning rate %g%s; run folder %s\n", config.epochs, config.lr,
+              resume ? (", from step " + std::to_string(progress.step)).c_str() : "", config.run.c_str());
+  std::fflush(stdout);
+  const Dataset no_tests;
+  Trainer trainer(config, device, *prepared.model, optimizer, data, no_tests, progress);
+  trainer.save = [&] { save_qat_checkpoint(path, prepared, optimizer, chosen, progress); };
+  if (trainer.run(resume)) return;
+  std::fprintf(stderr, "stopped after step %lld of %lld; the same command with --resume goes on\n",
+               static_cast<long long>(progress.step), static_cast<long long>(trainer.total_steps()));
+  throw Stopped();
+}
+
+// The run folder, with or without a training that was stopped, as asked for.
+void open_run(const TrainConfig& config, bool resume) {
+  const bool there = fs::exists(training_checkpoint(config));
+  SHRIKE_CHECK(resume || !there, config.run,
+               ": holds a training that was stopped: --resume goes on with it, another --run leaves it alone");
+  SHRIKE_CHECK(!resume || there, config.run, ": holds no training to resume: last.safetensors is missing");
   std::error_code error;
   fs::create_directories(config.run, error);
   SHRIKE_CHECK(!error, config.run, ": cannot make this folder: ", error.message());
-  nn::Sgd optimizer(sgd_parameters(*prepared.model, config),
-                    nn::SgdOptions{static_cast<float>(config.momentum), static_cast<float>(config.clip_norm)});
-  std::printf("\ntraining %d epoch(s) at learning rate %g; run folder %s\n", config.epochs, config.lr, config.run.c_str());
-  std::fflush(stdout);
-  Progress progress;
-  const Dataset no_tests;
-  Trainer(config, device, *prepared.model, optimizer, data, no_tests, progress).run(false);
-  go_on();
+}
+
+// To be looked at layer by layer.
+bool by_layer(const QuantizeArguments& a) { return a.sensitivity || a.max_drop >= 0; }
+
+// Prepared, with scales, corrected biases and the layers in float that the arguments ask for; these are added to `options`.
+// Throws Stopped.
+models::PreparedDetector calibrated(const models::FusedDetector& fused, quant::PrepareOptions& options,
+                                    const Dataset& train_set, const TrainConfig& config, Device device,
+                                    const QuantizeArguments& a) {
+  models::PreparedDetector prepared = models::prepare_detector(fused, options);
+  const Dataset some = some_images(train_set, config, 0, a.calibration_images);
+  find_scales(prepared, some, config, device, a);
+  const auto images = [&] { return images_of(some, config, device); };
+  if (by_layer(a)) {
+    const Dataset others = some_images(train_set, config, a.calibration_images, a.sensitivity_images);
+    SHRIKE_CHECK(!others.samples.empty(), "no images to measure the sensitivity of layers with: ", train_set.samples.size(),
+                 " in the training set, of which --calibration-images ", a.calibration_images, " are for calibration, and ",
+                 "--sensitivity-images ", a.sensitivity_images);
+    const LayerSearch search{fused, prepared, options, config, device, others, a.bias_correction ? images : NewImages()};
+    const Ranking ranking =
+        search.measure_layers(images_of(some_images(some, config, 0, sqnr_images), config, device), a.sensitivity_layers);
+    if (a.max_drop >= 0) {
+      const auto kept = search.choose(ranking, a.max_drop);
+      prepared = models::keep_more_float(fused, prepared, options, kept);
+      options.keep_float.insert(options.keep_float.end(), kept.begin(), kept.end());
+    }
+  }
+  if (a.bias_correction) {
+    const auto report = models::correct_biases(fused, prepared, images);
+    std::printf("\nbias correction\n%s", report.to_string().c_str());
+    std::fflush(stdout);
+  }
+  return prepared;
+}
+
+// Prepared as the training in the run folder was, whose checkpoint has all the rest.
+models::PreparedDetector resumed(const models::FusedDetector& fused, quant::PrepareOptions& options, const TrainConfig& config,
+                                 const QuantizeArguments& a) {
+  const TensorFile file = load_safetensors(training_checkpoint(config));
+  const auto kept = file.metadata.find("quantize.keep-float");
+  if (a.max_drop >= 0 && kept != file.metadata.end()) TextReader::parse(kept->second, options.keep_float);
+  return models::prepare_detector(fused, options);
 }
 
 int quantize(const QuantizeArguments& a) {
@@ -120,8 +183,11 @@ int quantize(const QuantizeArguments& a) {
   options.freeze_after = a.freeze_after;
   nn::to(*loaded.model, device);
 
-  const bool by_layer = a.sensitivity || a.max_drop >= 0;
-  const bool needs_images = a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer));
+  const bool trains = a.mode == "qat" && config.epochs > 0;
+  SHRIKE_CHECK(trains || !a.resume, "--resume goes on with a training: expected --mode qat and epochs");
+  if (trains) open_run(config, a.resume);
+  const bool needs_images =
+      a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer(a)));
   Dataset train_set, test_set;
   if (needs_images || a.evaluate) std::tie(train_set, test_set) = open_data(config);
   Evaluation before;
@@ -142,31 +208,15 @@ int quantize(const QuantizeArguments& a) {
       const auto report = models::equalize_detector(fused);
       std::printf("\nequalisation, %d sweep(s)\n%s", report.sweeps, report.to_string().c_str());
     }
-    models::PreparedDetector prepared = models::prepare_detector(fused, options);
-    const Dataset some = some_images(train_set, config, 0, a.calibration_images);
-    find_scales(prepared, some, config, device, a);
-    const auto images = [&] { return images_of(some, config, device); };
-    if (by_layer) {
-      const Dataset others = some_images(train_set, config, a.calibration_images, a.sensitivity_images);
-      SHRIKE_CHECK(!others.samples.empty(), "no images to measure the sensitivity of layers with: ", train_set.samples.size(),
-                   " in the training set, of which --calibration-images ", a.calibration_images, " are for calibration, and ",
-                   "--sensitivity-images ", a.sensitivity_images);
-      const LayerSearch search{fused, prepared, options, config, device, others, a.bias_correction ? images : NewImages()};
-      const Ranking ranking =
-          search.measure_layers(images_of(some_images(some, config, 0, sqnr_images), config, device), a.sensitivity_layers);
-      if (a.max_drop >= 0) prepared = models::keep_more_float(fused, prepared, options, search.choose(ranking, a.max_drop));
-    }
-    if (a.bias_correction) {
-      const auto report = models::correct_biases(fused, prepared, images);
-      std::printf("\nbias correction\n%s", report.to_string().c_str());
-      std::fflush(stdout);
-    }
-    if (a.mode == "qat" && config.epochs > 0) train_on(prepared, train_set, config, device);
+    const models::PreparedDetector prepared =
+        a.resume ? resumed(fused, options, config, a) : calibrated(fused, options, train_set, config, device, a);
+    if (trains) train_on(prepared, options, train_set, config, device, a.resume);
     converted = models::convert_detector(prepared);
   }
   std::printf("\nlayers\n%s", converted.report.to_string().c_str());
   const TensorFile result = quantized_file(converted.parts, loaded.config, a.mode, fused.weights);
   save_safetensors(output, result);
+  if (trains) fs::remove(training_checkpoint(config));  // its end is in the output
   print_sizes(float_bytes, converted.parts, output);
   std::printf("%s written\n", output.c_str());
   std::fflush(stdout);

@@ -30,7 +30,7 @@ struct QuantizeArguments {
   // Training.
   int epochs = -1, freeze_after = -1, log_every = -1;
   double lr = -1;
-  bool learned = false;
+  bool learned = false, resume = false;
 };
 
 inline int parse(int argc, char** argv, QuantizeArguments& a) {
@@ -87,6 +87,8 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, layers, "--sensitivity-layers", a.sensitivity_layers, "how many of the noisiest layers mAP is measured for");
   const char* training = "Training (mode qat)";
   option(app, training, "--run", a.run, "folder for logs; the output's name without extension by default");
+  app.add_flag("--resume", a.resume, "go on with the training in the run folder that was stopped; the other options as before")
+      ->group(training);
   option(app, training, "--epochs", a.epochs, "passes over the training images; a tenth of the float training's by default");
   option(app, training, "--lr", a.lr, "learning rate; a tenth of the float training's by default");
   app.add_flag("--learned", a.learned, "scales of activations are trained too (LSQ)")->group(training);

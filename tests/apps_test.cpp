@@ -38,6 +38,49 @@ void check_failure(const Outcome& outcome, const std::string& program, const std
   CHECK_THAT(outcome.text.substr(last), Contains(part));
 }
 
+// Runs an application that trains in the folder `name`, interrupts it three times, each when it has got further, and lets it
+// end; with `resume` from when its checkpoint is there.
+void interrupt(const std::string& app, const std::string& name, std::string arguments, const std::string& resume, bool kill) {
+  const std::string folder = workplace().path(name);
+  int interruptions = 0;
+  for (;;) {
+    sigset_t term, before;  // held back until the child has left the test framework's handler behind
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, &before);
+    const pid_t child = fork();
+    if (child == 0) {
+      signal(SIGTERM, SIG_DFL);
+      sigprocmask(SIG_SETMASK, &before, nullptr);
+      freopen("/dev/null", "w", stderr);
+      freopen("/dev/null", "w", stdout);
+      execl("/bin/sh", "sh", "-c", ("exec " + binary(app) + " " + arguments).c_str(), nullptr);
+      _exit(127);
+    }
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    const bool stop = interruptions < 3;
+    if (stop) {  // once it has got further than the last time
+      for (int waited = 0; waited < 60000 && waitpid(child, nullptr, WNOHANG) == 0; ++waited) {
+        std::error_code error;
+        const auto size = fs::file_size(folder + "/metrics.jsonl", error);
+        if (!error && size > static_cast<std::uintmax_t>(200 * (1 + 3 * interruptions))) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      ::kill(child, kill ? SIGKILL : SIGTERM);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!stop) {
+      REQUIRE(WIFEXITED(status));
+      REQUIRE(WEXITSTATUS(status) == 0);
+      return;
+    }
+    if (!kill && WIFEXITED(status)) CHECK((WEXITSTATUS(status) == 128 + SIGTERM || WEXITSTATUS(status) == 0));
+    ++interruptions;
+    if (fs::exists(folder + "/last.safetensors")) arguments = resume;
+  }
+}
+
 }  // namespace
 
 TEST_CASE("training leaves checkpoints, logs and its configuration; evaluation and detection read them") {
@@ -71,51 +114,32 @@ TEST_CASE("two runs, and a run by the configuration that the first wrote, give t
 }
 
 TEST_CASE("a run that was killed or stopped goes on to the same weights") {
-  const std::string expected = bytes(trained() + "/last.safetensors");
   const bool kill = GENERATE(true, false);
   const std::string name = kill ? "killed" : "stopped";
-  std::string arguments = training(name, "--save-every 5");
-  int interruptions = 0;
-  for (;;) {
-    sigset_t term, before;  // held back until the child has left the test framework's handler behind
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, &before);
-    const pid_t child = fork();
-    if (child == 0) {
-      signal(SIGTERM, SIG_DFL);
-      sigprocmask(SIG_SETMASK, &before, nullptr);
-      freopen("/dev/null", "w", stderr);
-      freopen("/dev/null", "w", stdout);
-      execl("/bin/sh", "sh", "-c", ("exec " + binary("train_frcnn") + " " + arguments).c_str(), nullptr);
-      _exit(127);
-    }
-    sigprocmask(SIG_SETMASK, &before, nullptr);
-    const bool interrupt = interruptions < 3;
-    if (interrupt) {  // once it has got further than the last time
-      const std::string log = workplace().path(name) + "/metrics.jsonl";
-      for (int waited = 0; waited < 60000 && waitpid(child, nullptr, WNOHANG) == 0; ++waited) {
-        std::error_code error;
-        const auto size = fs::file_size(log, error);
-        if (!error && size > static_cast<std::uintmax_t>(200 * (1 + 3 * interruptions))) break;
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
-      ::kill(child, kill ? SIGKILL : SIGTERM);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    if (!interrupt) {
-      REQUIRE(WIFEXITED(status));
-      REQUIRE(WEXITSTATUS(status) == 0);
-      break;
-    }
-    if (!kill && WIFEXITED(status)) CHECK((WEXITSTATUS(status) == 128 + SIGTERM || WEXITSTATUS(status) == 0));
-    ++interruptions;
-    if (fs::exists(workplace().path(name) + "/last.safetensors")) {
-      arguments = "--resume --run " + workplace().path(name);
-    }
-  }
-  CHECK((bytes(workplace().path(name) + "/last.safetensors") == expected));
+  interrupt("train_frcnn", name, training(name, "--save-every 5"), "--resume --run " + workplace().path(name), kill);
+  CHECK((bytes(workplace().path(name) + "/last.safetensors") == bytes(trained() + "/last.safetensors")));
+}
+
+TEST_CASE(
+    "training with fake-quantize that was killed or stopped goes on to the same detector, but not otherwise than it began") {
+  const std::string common = "--mode qat --checkpoint " + trained() + "/best.safetensors --threads 1 --calibration-images 4 " +
+                             "--no-evaluate --epochs 3 --lr 0.002 --log-every 1 ";
+  const std::string more = GENERATE("--equalize --freeze-after 20", "--observer percentile", "--learned --bias-correction");
+  const bool kill = more.front() == '-' && more.find("observer") == std::string::npos;
+  INFO(more);
+  const auto arguments = [&](const std::string& name) {
+    return common + more + " -o " + workplace().path(name) + ".safetensors --run " + workplace().path(name);
+  };
+  for (const char* name : {"qat_whole", "qat_parts"}) fs::remove_all(workplace().path(name));
+  REQUIRE(run("qat_frcnn", arguments("qat_whole")).status == 0);
+  CHECK_FALSE(fs::exists(workplace().path("qat_whole/last.safetensors")));
+  interrupt("qat_frcnn", "qat_parts", arguments("qat_parts"), arguments("qat_parts") + " --resume", kill);
+  CHECK((bytes(workplace().path("qat_parts.safetensors")) == bytes(workplace().path("qat_whole.safetensors"))));
+  check_failure(run("qat_frcnn", arguments("qat_parts") + " --resume"), "qat_frcnn", "holds no training to resume");
+  check_failure(run("qat_frcnn", "--resume --checkpoint " + trained() + "/best.safetensors"), "qat_frcnn",
+                "expected --mode qat");
+  check_failure(run("qat_frcnn", common + "--run " + trained()), "qat_frcnn", "--resume goes on with it");
+  check_failure(run("qat_frcnn", common + "--resume --run " + trained()), "qat_frcnn", "expected 'shrike-qat-1'");
 }
 
 TEST_CASE("a run that is there is not overwritten, and one that is not there is not resumed") {

@@ -104,6 +104,26 @@ TEST_CASE("entropy and squared error clip rare outliers; squared error is near i
   CHECK(squared_error(x, o.scale(), Dtype::s8) < 1.05 * least);
 }
 
+TEST_CASE("an observer goes on from its state as if it had seen everything itself") {
+  Random random(4, RandomStream::test);
+  for (const RangeChoice choice : {RangeChoice::min_max, RangeChoice::moving_average, RangeChoice::percentile}) {
+    Observer whole = observer(choice), first = observer(choice), second = observer(choice);
+    second.update(full({3}, 100));  // and forgets what it saw
+    for (int i = 0; i < 6; ++i) {
+      if (i == 0 || i == 3) second.set_state(first.state());
+      const Tensor x = random_tensor({7, 5}, random, -1.0f - i, 0.5f + i);
+      whole.update(x);
+      (i < 3 ? first : second).update(x);
+    }
+    CHECK(second.scale() == whole.scale());
+    CHECK(second.seen() == 6);
+    CHECK(second.histogram() == whole.histogram());
+    CHECK(second.width() == whole.width());
+    CHECK_THROWS_WITH(second.set_state({zeros({4}), zeros({3}, Dtype::s64)}),
+                      Catch::Matchers::Contains("fc6: what an observer saw has shapes [4] and [3]"));
+  }
+}
+
 TEST_CASE("values that are not finite, nothing seen, and constants are named") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const RangeChoice choice :

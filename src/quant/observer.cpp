@@ -128,6 +128,30 @@ std::vector<float> Observer::extremes() const {
   return state_.to_vector<float>();
 }
 
+Observer::State Observer::state() const {
+  std::vector<float> range = seen_ > 0 ? state_.to_vector<float>() : std::vector<float>(4);
+  range.push_back(width_);
+  Counts counts = {seen_, values_, seen_ > 0 ? odd_.item<std::int64_t>() : 0};
+  counts.insert(counts.end(), counts_.begin(), counts_.end());
+  return {tensor({5}, range), tensor({static_cast<std::int64_t>(counts.size())}, counts)};
+}
+
+void Observer::set_state(const State& state) {
+  const Shape counts_shape{static_cast<std::int64_t>(3 + counts_.size())};
+  SHRIKE_CHECK(state.range.shape() == Shape{5} && state.counts.shape() == counts_shape, name_,
+               ": what an observer saw has shapes ", state.range.shape(), " and ", state.counts.shape(), ": expected [5] and ",
+               counts_shape);
+  const auto range = state.range.to_vector<float>();
+  const auto counts = state.counts.to_vector<std::int64_t>();
+  for (const std::int64_t count : counts) SHRIKE_CHECK(count >= 0, name_, ": what an observer saw holds the count ", count);
+  seen_ = counts[0];
+  values_ = counts[1];
+  state_ = tensor<float>({1, 4}, {range.begin(), range.begin() + 4});
+  odd_ = tensor<std::int64_t>({1}, {counts[2]});
+  width_ = range[4];
+  counts_.assign(counts.begin() + 3, counts.end());
+}
+
 bool Observer::constant() const {
   if (seen_ == 0) return false;
   const std::vector<float> seen = extremes();

@@ -52,6 +52,14 @@ class Observer {
   float width() const { return width_; }
   const ObserverOptions& options() const { return options_; }
 
+  // All that it has seen, on the host, to go on from later: range f32 [5], counts s64 [3] and the histogram after these where
+  // the choice needs one. set_state() throws Error naming the tensor when they are none of such an observer.
+  struct State {
+    Tensor range, counts;
+  };
+  State state() const;
+  void set_state(const State& state);
+
  private:
   bool wants_histogram() const { return options_.choice >= RangeChoice::percentile; }
   void add_to_histogram(const Tensor& x, float reach);
