@@ -51,7 +51,7 @@ inline Ranking LayerSearch::measure_layers(const models::NextImages& noise_image
   ranking.float_map = map_of(*models::join(fused.parts, fused.options), "float");
   std::size_t width = 5;
   for (const auto& layer : ranking.layers) width = std::max(width, layer.layer.name.size());
-  std::printf("\nsensitivity: each layer alone in int8; float mAP (VOC07) %.4f on %zu training images\n", ranking.float_map,
+  std::printf("\nsensitivity: each layer alone in int8; float mAP %.4f on %zu training images\n", ranking.float_map,
               images.samples.size());
   std::printf("%-*s  %9s  %12s  %7s  %8s\n", static_cast<int>(width), "layer", "SQNR (dB)", "MACs/image", "mAP", "change");
   for (const auto& layer : ranking.layers) {

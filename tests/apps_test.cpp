@@ -245,7 +245,8 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   refused(common + workplace().path("never") + " --observer guess", "observer 'guess'");
   refused(common + workplace().path("never") + " --calibration /no/such/file", "/no/such/file");
   refused(common + workplace().path("never") + " --equalize --calibration " + workplace().path("scales"), "other weights");
-  refused(common + workplace().path("never") + " --sensitivity --calibration-images 12", "12 in the training set");
+  refused("--checkpoint " + best + " -o " + workplace().path("never") + " --sensitivity --calibration-images 12",
+          "12 in the training set");
   refused(common + workplace().path("never") + " --mode dynamic --equalize", "mode dynamic rounds no activations");
   TensorFile other = load_safetensors(best);
   other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
