@@ -182,11 +182,12 @@ int bench(Arguments a) {
     for (const auto& part : int8) nn::to(*part, device);
   }
 
+  const bool cpu = device == Device::cpu;
   std::vector<Subject> subjects;
   const auto add = [&](const char* name, bool tf32, const models::Parts<Graph>& parts) {
     subjects.emplace_back(name, tf32, parts, fused.options, a.cpu_time);
   };
-  if (device == Device::cpu) {
+  if (cpu) {
     add("float", false, fused.parts);
   } else {
     add("fp32", false, fused.parts);
@@ -203,15 +204,17 @@ int bench(Arguments a) {
     }
   }
   std::vector<Column> columns;
-  for (std::size_t i = 0; i < subjects.size(); ++i) {
-    Column& column = subjects[i].column;
-    for (const auto& part : layers[i]) column.layers.insert(column.layers.end(), part.begin(), part.end());
-    if (device == Device::cpu) column.ceiling = column.name == "int8" ? int8_ceiling() : float_ceiling();
+  const double most_float = cpu ? float_ceiling() : 0, most_int8 = cpu ? int8_ceiling() : 0;
+  for (Subject& subject : subjects) {
+    Column& column = subject.column;
+    for (const auto& part : layers[columns.size()]) column.layers.insert(column.layers.end(), part.begin(), part.end());
+    column.float_ceiling = most_float;
+    column.ceiling = column.name == "int8" ? most_int8 : most_float;
     columns.push_back(std::move(column));
   }
 
   std::printf("%s, width %d, %dx%d, %d thread(s), int8 by %s, %d runs%s\n\n", a.model.backbone.c_str(), a.model.width,
-              size.height, size.width, num_threads(), device == Device::cpu ? int8::kernels().name : "cuda", a.runs,
+              size.height, size.width, num_threads(), cpu ? int8::kernels().name : "cuda", a.runs,
               a.cpu_time ? ", processor time" : "");
   print_tables(columns);
   if (!a.json.empty()) {

@@ -14,7 +14,13 @@ struct Column {
   std::string name;                                 // "float"; on a device "fp32" and "tf32"; "int8"
   std::vector<std::pair<std::string, Times>> rows;  // the whole and its parts, the same for all
   std::vector<LayerTime> layers;
-  double ceiling = 0;  // operations a second; 0 where it was not measured
+  double ceiling = 0;        // operations a second of its kind of layers; 0 where it was not measured
+  double float_ceiling = 0;  // the same for layers that stayed float
+
+  double share(const LayerTime& layer) const {
+    const double most = layer.op.starts_with("quantized_") ? ceiling : float_ceiling;
+    return most > 0 ? layer.rate() / most : 0;
+  }
 };
 
 inline void print_head(const std::string& first, const std::vector<Column>& columns) {
@@ -85,7 +91,7 @@ inline void print_tables(const std::vector<Column>& columns) {
       if (layer.operations == 0) continue;
       std::printf("%-36s %-28s %8.2f %9.0f", layer.name.c_str(), layer.kernel.c_str(), 1e-9 * layer.operations,
                   1e-9 * layer.rate());
-      column.ceiling > 0 ? std::printf(" %7.0f%%\n", 100 * layer.rate() / column.ceiling) : std::printf(" %8s\n", "-");
+      column.ceiling > 0 ? std::printf(" %7.0f%%\n", 100 * column.share(layer)) : std::printf(" %8s\n", "-");
     }
   }
   std::printf(
@@ -117,7 +123,7 @@ inline void write_column(JsonWriter& json, const Column& column) {
     write_times(json, layer.times);
     if (layer.operations > 0) {
       json.field("kernel", layer.kernel).field("gop", 1e-9 * layer.operations).field("gops", 1e-9 * layer.rate());
-      if (column.ceiling > 0) json.field("share_of_ceiling", layer.rate() / column.ceiling);
+      if (column.ceiling > 0) json.field("share_of_ceiling", column.share(layer));
     }
     json.end_object();
   }
