@@ -2,8 +2,12 @@
 #include <functional>
 #include <iostream>
 
+#include <filesystem>
 #include "apps/bench_ceiling.hpp"
+#include "apps/bench_summary.hpp"
 #include "apps/bench_table.hpp"
+#include "apps/datasets.hpp"
+#include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "shrike/io/file.hpp"
 
@@ -14,7 +18,7 @@ struct Arguments {
   std::string checkpoint, quantized, size = "600x800", json;
   DeviceSettings device;
   int runs = 10, threads = 0;
-  bool cpu_time = false;
+  bool cpu_time = false, evaluate = false;
   models::DetectorConfig model;
 };
 
@@ -139,6 +143,7 @@ int parse(int argc, char** argv, Arguments& a) {
       ->check(CLI::Range(1, 100000));
   app.add_option("--threads", a.threads, "threads for computing; 0 means one per core")->capture_default_str();
   app.add_flag("--cpu-time", a.cpu_time, "measure processor time instead of the clock: for one thread on a busy machine");
+  app.add_flag("--evaluate", a.evaluate, "also measure what both find in the run's test set; needs both files");
   OptionAdder adder{app, "Device"};
   a.device.visit(adder);
   app.add_option("--json", a.json, "write the times to this file as JSON");
@@ -147,11 +152,25 @@ int parse(int argc, char** argv, Arguments& a) {
   return parse_command_line(app, argc, argv);
 }
 
+Summary summarize(Subject& subject, const Dataset& test, const TrainConfig& config, Device device) {
+  cuda_settings().tf32 = subject.tf32;
+  Summary result;
+  result.name = subject.column.name;
+  result.ms = subject.column.rows[0].second.median();
+  ProgressLine line(100);
+  result.evaluation = evaluate_detector(
+      *subject.model, test, loader_options(config, false), device,
+      [&](std::int64_t done, std::int64_t all) { line.show(done, message(result.name, ": image ", done, " of ", all)); });
+  return result;
+}
+
 int bench(Arguments a) {
   set_num_threads(a.threads);
   const Device device = use(a.device);
   const ImageSize size = parse_size(a.size);
   SHRIKE_CHECK(a.quantized.empty() || !a.checkpoint.empty(), "--quantized needs --checkpoint: the float detector beside it");
+  SHRIKE_CHECK(!a.evaluate || !a.quantized.empty(), "--evaluate needs --checkpoint and --quantized");
+  TrainConfig trained;
   std::shared_ptr<models::FasterRcnn> detector;
   if (a.checkpoint.empty()) {
     detector = models::make_detector(a.model);
@@ -160,7 +179,8 @@ int bench(Arguments a) {
     const TensorFile file = load_safetensors(a.checkpoint);
     SHRIKE_CHECK(!is_quantized(file), a.checkpoint, ": is quantized: expected a checkpoint of train_frcnn");
     LoadedDetector loaded = load_detector(file);
-    a.model = loaded.config.model;
+    trained = loaded.config;
+    a.model = trained.model;
     detector = loaded.model;
   }
   nn::to(*detector, device);
@@ -203,6 +223,17 @@ int bench(Arguments a) {
       run_all_layers(subjects[i], layers[i], image, fused.options, size, run > 0);
     }
   }
+  std::vector<Summary> summaries;
+  if (a.evaluate) {
+    catch_stop_signals();
+    const Dataset test = open_test_set(trained);
+    for (Subject* subject : {&subjects.front(), &subjects.back()}) {
+      summaries.push_back(summarize(*subject, test, trained, device));
+      if (summaries.back().evaluation.stopped) return 128 + stop_signal;
+    }
+    for (const auto& part : fused.parts) summaries[0].bytes += nn::bytes_of(*part);
+    summaries[1].bytes = std::filesystem::file_size(a.quantized);
+  }
   std::vector<Column> columns;
   const double most_float = cpu ? float_ceiling() : 0, most_int8 = cpu ? int8_ceiling() : 0;
   for (Subject& subject : subjects) {
@@ -217,12 +248,18 @@ int bench(Arguments a) {
               size.height, size.width, num_threads(), cpu ? int8::kernels().name : "cuda", a.runs,
               a.cpu_time ? ", processor time" : "");
   print_tables(columns);
+  if (a.evaluate) print_summary(summaries[0], summaries[1]);
   if (!a.json.empty()) {
     JsonWriter json;
     json.begin_object().field("backbone", a.model.backbone).field("width", a.model.width).field("height", size.height);
     json.field("image_width", size.width).field("threads", num_threads()).field("runs", a.runs);
     json.field("device", a.device.device).field("cpu_time", a.cpu_time);
     for (const Column& column : columns) write_column(json, column);
+    if (a.evaluate) {
+      json.key("summary").begin_object();
+      for (const Summary& summary : summaries) write_summary(json, summary);
+      json.end_object();
+    }
     write_file_atomically(a.json, json.end_object().str() + "\n");
   }
   return 0;

@@ -52,6 +52,11 @@ inline std::pair<Dataset, Dataset> open_data(TrainConfig& config) {
   return {std::move(train), std::move(test)};
 }
 
+// Those to evaluate on alone.
+inline Dataset open_test_set(TrainConfig& config) {
+  return config.split.empty() ? open_split(config, config.test_split) : open_data(config).second;
+}
+
 // How images are loaded for the network; `training` shuffles, flips and jitters.
 inline LoaderOptions loader_options(const TrainConfig& config, bool training) {
   LoaderOptions options;

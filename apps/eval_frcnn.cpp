@@ -37,11 +37,10 @@ int run(int argc, char** argv) {
   auto [config, model] = load_detector(load_safetensors(checkpoint));
   if (!data.empty()) config.data = data;
   if (!years.empty()) config.years = years;
-  if (!split.empty()) config.test_split = split;
+  if (!split.empty()) config.test_split = split, config.split.clear();
   config.drop_bad_boxes |= drop_bad_boxes;
   nn::to(*model, device);
-  const bool resplit = split.empty() && !config.split.empty();
-  const Dataset test = resplit ? open_data(config).second : open_split(config, config.test_split);
+  const Dataset test = open_test_set(config);
 
   catch_stop_signals();
   ProgressLine line(100);

@@ -23,6 +23,13 @@ struct Evaluation {
   std::string json;                                    // the values and those of each class
   std::string curves;                                  // precision and recall as CSV
   bool stopped = false;                                // by a signal: nothing else is filled in
+
+  double value(const std::string& key) const {
+    for (const auto& [name, value] : values) {
+      if (name == key) return value;
+    }
+    fail("an evaluation has no ", key);
+  }
 };
 
 // The objects found in every image of the data set, in pixels of the image as stored. Empty when a signal stopped it.

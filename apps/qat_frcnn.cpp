@@ -44,12 +44,6 @@ Evaluation evaluate(models::FasterRcnn& model, const Dataset& data, const TrainC
   return result;
 }
 
-std::size_t bytes_of(nn::Module& module) {
-  std::size_t bytes = 0;
-  for (const auto& [name, tensor] : nn::named_state(module)) bytes += tensor.bytes();
-  return bytes;
-}
-
 // Bytes of each part, before and after.
 void print_sizes(const std::array<std::size_t, 3>& before, const models::Parts<Graph>& parts, const std::string& path) {
   std::printf("\n%-12s %14s %14s %7s\n", "part", "float bytes", "bytes", "ratio");
@@ -58,7 +52,7 @@ void print_sizes(const std::array<std::size_t, 3>& before, const models::Parts<G
     std::printf("%-12s %14zu %14zu %7.3f\n", name, a, b, static_cast<double>(b) / static_cast<double>(a));
   };
   for (std::size_t i = 0; i < 3; ++i) {
-    const std::size_t after = bytes_of(*parts[i]);
+    const std::size_t after = nn::bytes_of(*parts[i]);
     row(models::part_names[i], before[i], after);
     all_before += before[i];
     all_after += after;
@@ -196,7 +190,7 @@ int quantize(const QuantizeArguments& a) {
   models::FusedDetector fused = models::fuse_detector(*loaded.model);
   std::array<std::size_t, 3> float_bytes{};
   for (std::size_t i = 0; i < 3; ++i) {
-    float_bytes[i] = bytes_of(*fused.parts[i]);
+    float_bytes[i] = nn::bytes_of(*fused.parts[i]);
     std::printf("\nfusion of %s\n%s", models::part_names[i], fused.reports[i].to_string().c_str());
   }
   models::ConvertedDetector converted;

@@ -61,6 +61,12 @@ NamedTensors named_parameters(Module& root) { return collect(root, true, false);
 NamedTensors named_buffers(Module& root) { return collect(root, false, true); }
 NamedTensors named_state(Module& root) { return collect(root, true, true); }
 
+std::size_t bytes_of(Module& root) {
+  std::size_t bytes = 0;
+  for (const auto& [name, tensor] : named_state(root)) bytes += tensor.bytes();
+  return bytes;
+}
+
 void train(Module& root, bool on) {
   for_each_module(root, [&](const std::string&, Module& module) { module.training_ = on; });
 }

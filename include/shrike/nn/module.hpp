@@ -56,6 +56,7 @@ NamedTensors named_parameters(Module& root);
 NamedTensors named_buffers(Module& root);
 // Both: all that makes the module what it is.
 NamedTensors named_state(Module& root);
+std::size_t bytes_of(Module& root);  // of named_state()
 
 // Training mode: dropout drops, batch norm uses the batch's statistics.
 void train(Module& root, bool on = true);
