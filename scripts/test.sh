@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold: builds without a warning, runs the tests, builds a program against the installed package, then runs
 # the tests again under the address and undefined-behaviour sanitizers. The CUDA kernels run on the CPU, in several orders of their
-# threads, plain and under these sanitizers (preset host-tsan: the thread sanitizer); where nvcc is found, it compiles them too (no GPU
-# is needed; with one, see scripts/gpu_check.sh). SHRIKE_JOBS limits how much runs at once.
+# threads, plain, under these sanitizers and under the thread sanitizer; where nvcc is found, it compiles them too (no GPU is needed;
+# with one, see scripts/gpu_check.sh). SHRIKE_JOBS limits how much runs at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${SHRIKE_JOBS:-$(nproc)}
@@ -50,3 +50,10 @@ step "Tests under the address and undefined-behaviour sanitizers"
 cmake --preset host-asan -DSHRIKE_WERROR=ON
 cmake --build --preset host-asan -j "$jobs"
 ctest --preset host-asan -j "$jobs" -E '^cuda_(apps|faster_rcnn|optim)_test_'
+
+# The tests of the kernels alone: threads of the CPU backend are GCC's OpenMP, which this sanitizer does not know. Not the
+# applications: launches follow one another on the host, so theirs add no race that the kernels' own tests could not have.
+step "CUDA kernels under the thread sanitizer"
+cmake --preset host-tsan -DSHRIKE_WERROR=ON
+cmake --build --preset host-tsan --target cuda_tests -j "$jobs"
+ctest --preset host-tsan -L cuda -j "$jobs" -E '^cuda_apps_test_'

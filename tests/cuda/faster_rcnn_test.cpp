@@ -10,7 +10,7 @@ using namespace shrike::models;
 
 namespace {
 
-constexpr int steps = 10;
+constexpr int steps = sanitized ? 2 : 10;
 constexpr int height = 64;
 constexpr int width = 80;
 
@@ -147,7 +147,7 @@ void compare(const DetectorConfig& config, int batch) {
     INFO("step " << i / 6 + 1 << ", value " << i % 6);
     CHECK(got.losses[i] == Approx(expected.losses[i]).epsilon(1e-4).margin(1e-7));
   }
-  CHECK(expected.losses[6 * (steps - 1)] < 0.95 * expected.losses[0]);  // it learns
+  if (!sanitized) CHECK(expected.losses[6 * (steps - 1)] < 0.95 * expected.losses[0]);  // it learns
   for (std::size_t i = 0; i < got.weights.size(); ++i) {
     INFO(got.weights[i].first);
     CHECK(difference(expected.weights[i].second, got.weights[i].second) < 1e-3);

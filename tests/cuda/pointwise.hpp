@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "compare.hpp"
 #include "reference.hpp"
 
 namespace pointwise {
@@ -25,11 +26,6 @@ inline Tensors run(const reference::Operation& operation, const Tensors& inputs,
     }
   }
   return result;
-}
-
-inline bool same_bits(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.to(Device::cpu), y = b.to(Device::cpu);
-  return x.shape() == y.shape() && x.dtype() == y.dtype() && std::memcmp(x.raw(), y.raw(), x.bytes()) == 0;
 }
 
 // Value and gradients agree with the CPU's to `tolerance`, where 0 means equal (NaN to NaN), and two runs agree to the bit.
