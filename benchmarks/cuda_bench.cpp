@@ -95,7 +95,7 @@ void products(const Options& options) {
                               {"conv2_2", 128, 128, 2}, {"conv3_1", 128, 256, 4}, {"conv3_2", 256, 256, 4},
                               {"conv4_1", 256, 512, 8}, {"conv4_2", 512, 512, 8}, {"conv5_1", 512, 512, 16}};
   std::printf(
-      "| layer | pass | arithmetic | ours | ms | TFLOP/s | GB/s | of the H100's floor | vendor | ms | vendor's time / ours "
+      "| layer | pass | arithmetic | ours | ms | TFLOP/s | GB/s | of the H100's floor | vendor ms | vendor's time / ours "
       "|\n");
   std::printf("|---|---|---|---|---|---|---|---|---|---|\n");
   for (const bool tf32 : {false, true}) {

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # All that can only be known on a machine with a GPU, in one command, without network: builds for this GPU, runs every test on it, runs
 # the kernel tests under compute-sanitizer, runs the benchmarks, beside PyTorch where python3 has it, trains on the built-in shapes and
-# on a data set if one is given, and writes benchmarks/results/GPU.md. A step that fails is recorded, and the others go on. Exits 1 when
-# one has failed.
+# on a data set if one is given, and writes benchmarks/results/GPU.md: what passed, what each step printed, times and choices. A step
+# that fails is recorded, and the others go on. Exits 1 when one has failed.
 #   scripts/gpu_check.sh [--data VOC_FOLDER] [--quick] [--host] [--build FOLDER] [--output FILE.md]
 # --data    a VOC-format folder to train on as well, with the settings of the preset bccd
 # --quick   small sizes and few runs, to see that everything works
-# --host    the same with SHRIKE_CUDA=HOST, on a machine without a GPU: --quick is understood, sanitizers and PyTorch are left out
+# --host    the same with SHRIKE_CUDA=HOST, on a machine without a GPU, to see that all of this works: --quick is understood, what only a
+#           GPU can do is left out, the times say nothing, and the results are written into the build folder
 set -uo pipefail
 cd "$(dirname "$0")/.."
 data="" quick="" host="" build="" output=""
@@ -17,7 +18,7 @@ while [ $# -gt 0 ]; do
     --output) output=${2:?--output needs a file}; shift ;;
     --quick) quick=1 ;;
     --host) host=1 quick=1 ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift
 done
@@ -38,61 +39,70 @@ fi
 build=${build:-build/${host:+cuda_host}}
 [ "$build" = build/ ] && build=build/cuda
 slug=$(printf '%s' "$gpu" | tr '[:upper:] ' '[:lower:]_' | tr -cd 'a-z0-9_.-')
-output=${output:-benchmarks/results/$slug.md}
+output=${output:-$([ -n "$host" ] && echo "$build/gpu_check.md" || echo "benchmarks/results/$slug.md")}
 mkdir -p "$(dirname "$output")" "$build"
 logs=$(mktemp -d)
+run=$logs/run  # what is trained
+mkdir "$run"
 trap 'rm -rf "$logs"' EXIT
 failed=0
 
-say() { printf '%s\n' "$*" >>"$output"; }
+# The output is the head, a table of all steps, and what each of them said; it is whole after every step.
+touch "$logs/head" "$logs/steps" "$logs/body"
+intro() { printf '%s\n' "$*" >>"$logs/head"; }
+say() { printf '%s\n' "$*" >>"$logs/body"; }
+# result TITLE RESULT: a row of the table of steps.
+result() {
+  echo "| $1 | $2 |" >>"$logs/steps"
+  { cat "$logs/head" && printf '| step | |\n|---|---|\n' && cat "$logs/steps" && echo && cat "$logs/body"; } >"$output"
+}
 # step TITLE LINES COMMAND...: runs it, and records time, status and the last lines of what it printed.
 step() {
-  local title=$1 lines=$2 start status=0
+  local title=$1 lines=$2 start status=0 verdict
   shift 2
   echo "== $title"
   start=$(date +%s)
   "$@" >"$logs/out" 2>&1 </dev/null || status=$?
-  say "## $title" && say ""
-  if [ $status -eq 0 ]; then say "Passed in $(($(date +%s) - start)) s."; else say "**Failed** with status $status after $(($(date +%s) - start)) s."; failed=1; fi
-  say "" && say "    \$ $*"
-  tail -n "$lines" "$logs/out" | tr '\r' '\n' | sed 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^/    /' >>"$output"
+  verdict="passed, $(($(date +%s) - start)) s"
+  [ $status -eq 0 ] || { verdict="**failed** with status $status after $(($(date +%s) - start)) s"; failed=1; }
+  say "## $title" && say "" && say "    \$ $*"
+  tail -n "$lines" "$logs/out" | tr '\r' '\n' | sed 's/\x1b\[[0-9;]*[A-Za-z]//g; s/^/    /' >>"$logs/body"
   say ""
+  result "$title" "$verdict"
   [ $status -eq 0 ] || tail -n 5 "$logs/out"
   return $status
 }
 # table TITLE COMMAND...: the same for a command that prints Markdown.
 table() {
-  local title=$1 status=0
+  local title=$1 start status=0 verdict
   shift
   echo "== $title"
+  start=$(date +%s)
   "$@" >"$logs/out" 2>"$logs/error" </dev/null || status=$?
-  say "## $title" && say "" && say "    \$ $*" && say ""
-  cat "$logs/out" >>"$output"
+  verdict="passed, $(($(date +%s) - start)) s"
+  [ $status -eq 0 ] || { verdict="**failed** with status $status: $(tail -n 1 "$logs/error")"; failed=1; }
+  say "## $title" && say ""
+  cat "$logs/out" >>"$logs/body"
   say ""
-  if [ $status -ne 0 ]; then
-    say "**Failed** with status $status: $(tail -n 1 "$logs/error")"
-    say ""
-    failed=1
-    tail -n 5 "$logs/error"
-  fi
+  result "$title" "$verdict"
+  [ $status -eq 0 ] || tail -n 5 "$logs/error"
 }
-skip() { echo "== $1: left out: $2"; say "## $1" && say "" && say "Left out: $2." && say ""; }
+skip() { echo "== $1: left out: $2"; result "$1" "left out: $2"; }
 
-: >"$output"
-say "# $gpu"
-say ""
-say "By \`scripts/gpu_check.sh\` on $(date -u +%Y-%m-%d), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)."
-say ""
-say "| | |" && say "|---|---|"
-say "| GPU | $gpu${capability:+, compute capability $capability} |"
-[ -n "$driver" ] && say "| driver | $driver |"
-say "| processor | $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) threads |"
-say "| nvcc | $( (have nvcc && nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') || echo none) |"
-say "| compiler | $(c++ --version 2>/dev/null | head -1) |"
-say "| CMake | $(cmake --version 2>/dev/null | head -1) |"
+intro "# $gpu"
+intro ""
+intro "By \`scripts/gpu_check.sh\` on $(date -u +%Y-%m-%d), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)."
+intro ""
+intro "| | |" && intro "|---|---|"
+intro "| GPU | $gpu${capability:+, compute capability $capability} |"
+[ -n "$driver" ] && intro "| driver | $driver |"
+intro "| processor | $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) threads |"
+intro "| nvcc | $( (have nvcc && nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') || echo none) |"
+intro "| compiler | $(c++ --version 2>/dev/null | head -1) |"
+intro "| CMake | $(cmake --version 2>/dev/null | head -1) |"
 torch=$(python3 -c 'import torch, torchvision; print("PyTorch", torch.__version__, "torchvision", torchvision.__version__, "CUDA", torch.version.cuda)' 2>/dev/null || echo none)
-say "| PyTorch | $torch |"
-say ""
+intro "| PyTorch | $torch |"
+intro ""
 
 # What is missing is said once, at the beginning, and not by whatever breaks first.
 missing=""
@@ -108,15 +118,15 @@ fi
 
 mode=ON
 [ -n "$host" ] && mode=HOST
-configure=(cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSHRIKE_CUDA=$mode -DSHRIKE_BUILD_BENCHMARKS=ON)
+configure=(cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DSHRIKE_CUDA=$mode" -DSHRIKE_BUILD_BENCHMARKS=ON)
 [ -n "$capability" ] && [ -z "$host" ] && configure+=("-DSHRIKE_CUDA_ARCHITECTURES=$capability")
 step "Configuration" 15 "${configure[@]}" || { echo "see $output"; exit 1; }
 # One program that does not compile must not keep the others from running.
 step "Build" 15 cmake --build "$build" -- -k 0
 bin=$build/apps bench=$build/benchmarks
-run=$(mktemp -d "${TMPDIR:-/tmp}/shrike_gpu_check_XXXXXX")
-trap 'rm -rf "$logs" "$run"' EXIT
+# Choices of this run alone; on the host the tests measure nothing, which would take them many times as long.
 export SHRIKE_TUNE_CACHE=$run/tune.json
+[ -n "$host" ] && SHRIKE_TUNE_CACHE=
 
 step "Tests on the device" 12 ctest --test-dir "$build" -R "^cuda" -j "$([ -n "$host" ] && nproc || echo 1)" --output-on-failure
 [ -n "$host" ] || step "All other tests" 8 ctest --test-dir "$build" -E "^cuda" -j "$(nproc)" --output-on-failure
@@ -124,7 +134,7 @@ step "Tests on the device" 12 ctest --test-dir "$build" -R "^cuda" -j "$([ -n "$
 if [ -n "$host" ]; then
   skip "compute-sanitizer" "needs a GPU"
 elif have compute-sanitizer; then
-  for tool in memcheck racecheck; do
+  for tool in memcheck racecheck synccheck; do
     for test in "$build"/tests/cuda/*_test; do
       [ -x "$test" ] || continue
       step "compute-sanitizer $tool: $(basename "$test")" 4 timeout 1800 compute-sanitizer --tool $tool --error-exitcode 9 "$test"
@@ -134,18 +144,31 @@ else
   skip "compute-sanitizer" "it is not installed"
 fi
 
-size=(--height 600 --image-width 800)
-[ -n "$quick" ] && size=(--height 64 --image-width 96 --channels 8 --runs 1)
+export SHRIKE_TUNE_CACHE=$run/tune.json
+size=()
+[ -n "$quick" ] && size=(--height 64 --image-width 96 --channels 8 --regions 20 --runs 1)
 table "Kernels" "$bench/cuda_bench" "${size[@]}"
-[ -n "$quick" ] && size=(--height 64 --image-width 96 --width 8 --head-width 64 --runs 1 --anchor-sizes 16,32)
-for mode in infer step; do
-  step "The whole detector: $mode" 2 "$bench/detector_bench" $mode --device cuda "${size[@]}"
-  [ -n "$host" ] && continue
-  for provider in native vendor; do
-    step "The whole detector: $mode, $provider" 2 "$bench/detector_bench" $mode --device cuda --provider $provider "${size[@]}"
+
+# detectors: the whole detector, batch 1, by each provider and arithmetic, and by the processor.
+detectors() {
+  local size=(--height 600 --image-width 800 --runs 20) providers=(auto native vendor) mode how
+  [ -n "$quick" ] && size=(--height 64 --image-width 96 --width 8 --head-width 64 --runs 1 --anchor-sizes 16,32)
+  [ -n "$host" ] && providers=(auto native)
+  printf '`detector_bench MODE %s`\n\n' "${size[*]}"
+  printf '| mode | options | median ms | least | most |\n|---|---|---|---|---|\n'
+  for mode in infer step; do
+    for how in "${providers[@]/#/--device cuda --provider }" "--device cuda --no-tf32" "--device cpu"; do
+      # shellcheck disable=SC2086
+      "$bench/detector_bench" $mode $how "${size[@]}" >"$logs/detector" || return
+      python3 -c '
+import json, sys
+times = json.loads(open(sys.argv[1]).read().splitlines()[-1])
+print("|", sys.argv[2], "|", sys.argv[3], "|", " | ".join(f"{1e3 * times[key]:.2f}" for key in ("median_s", "min_s", "max_s")), "|")
+' "$logs/detector" $mode "$how" || return
+    done
   done
-  step "The whole detector: $mode, without TF32" 2 "$bench/detector_bench" $mode --device cuda --no-tf32 "${size[@]}"
-done
+}
+table "The whole detector" detectors
 if [ -n "$host" ]; then
   skip "Beside PyTorch" "needs a GPU"
 elif [ "$torch" = none ]; then
@@ -175,6 +198,7 @@ fi
 if [ -s "$run/tune.json" ]; then
   table "Choices of the autotuner" python3 -c '
 import json, sys
+print("Fixed sizes and flags, extents of a class of images, what was taken, and the time of each candidate in microseconds.\n")
 print("| pass | sizes | extent | winner | microseconds |\n|---|---|---|---|---|")
 for entries in json.load(open(sys.argv[1]))["environments"].values():
     for e in entries:
