@@ -78,8 +78,7 @@ std::span<const ConvCandidate> conv_candidates(ConvPass pass) {
   return pass == ConvPass::fprop ? fprop_candidates() : pass == ConvPass::dgrad ? dgrad_candidates() : wgrad_candidates();
 }
 
-const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes) {
-  const auto& device = cuda::properties();
+const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes, const cuda::Properties& device) {
   const auto candidates = conv_candidates(pass);
   const ConvCandidate* best = &candidates.back();
   double least = 0;

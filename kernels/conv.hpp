@@ -35,7 +35,8 @@ struct ConvCandidate {
 std::span<const ConvCandidate> conv_candidates(ConvPass pass);
 
 // The supported candidate of the least predicted time, among those without TF32 where that is switched off.
-const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes);
+const ConvCandidate& predicted_conv(ConvPass pass, const Conv2dSizes& sizes,
+                                    const cuda::Properties& device = cuda::properties());
 
 // Runs a pass by the provider that cuda_settings() asks for: predicted_conv's candidate where ours are, or the fastest of ours
 // and the vendor's.

@@ -72,13 +72,10 @@ void multiply_naive(const Product& p) {
   cuda::launch(int8_naive_kernel, std::min(cuda::blocks_for(all, threads), 65536u), threads, 0, p);
 }
 
-// Large tiles read less; small ones, where large ones would leave multiprocessors idle, make more blocks.
 void multiply(const Product& p) {
   if (p.map.pixels == 0) return;
   const cuda::Properties& device = cuda::properties();
-  const auto tiles = [&](std::int64_t size) { return (p.map.pixels + size - 1) / size * ((p.filters + size - 1) / size); };
-  int tile = choice().tile;
-  if (tile == 0) tile = p.filters > 64 && tiles(128) >= device.multiprocessors ? 128 : 64;
+  const int tile = choice().tile != 0 ? choice().tile : tile_of(p.map.pixels, p.filters, device);
   Path path = choice().path;
   if (path == Path::automatic) {
     path = device.compute_capability >= 80 ? Path::tensor32 : device.compute_capability >= 75 ? Path::tensor16 : Path::dp4a;

@@ -44,6 +44,12 @@ struct Choice {
 };
 Choice& choice();
 
+// The tile where nothing is asked for: large ones read less; small ones, where large ones would leave multiprocessors idle,
+// make more blocks.
+inline int tile_of(std::int64_t pixels, std::int64_t filters, const cuda::Properties& device) {
+  return filters > 64 && (pixels + 127) / 128 * ((filters + 127) / 128) >= device.multiprocessors ? 128 : 64;
+}
+
 void multiply(const Product& product);
 
 // One for each path, in a file of its own.

@@ -1,9 +1,10 @@
 // Products of int8 codes on tensor cores: mma.sync m16n8k32 from sm_80, m8n8k16 on sm_75. Fragments: kernels/mma.hpp.
 //
 // A warp owns WarpM x WarpN of the tile. For 32 bytes of K and 64 x 32 it loads four fragments of A and four of B by six
-// ldmatrix.x4, 3 KiB, and issues 16 mma of 8,192 operations. An H100's multiprocessor reaches about 0.6 of its 8,192
-// multiply-adds a clock by mma.sync; at that rate a turn of a 128 x 128 tile, 1,048,576 multiply-adds, takes 205 clocks, its
-// eight warps read 48 KiB of shared memory, 384 clocks: shared memory is the bound, and half of the mma rate the ceiling.
+// ldmatrix.x4, 3 KiB, and issues 16 mma of 4,096 multiply-adds. An H100's multiprocessor reaches about 0.6 of its 4,096
+// multiply-adds a clock by mma.sync; at that rate a turn of a 128 x 128 tile, 1,048,576 multiply-adds, takes 427 clocks. Its
+// eight warps read 48 KiB of shared memory and the copies write 16: 512 clocks, so shared memory is the bound, at half of the
+// peak.
 #include "kernels/int8.cuh"
 
 namespace shrike::kernels::int8 {
