@@ -13,6 +13,13 @@
 namespace shrike::kernels {
 namespace {
 
+// How a kernel takes a table of 30 KiB: a GPU's threads share it where it is; on the host each would copy it.
+#if SHRIKE_CUDA_HOST
+#define SHRIKE_IN_PLACE &
+#else
+#define SHRIKE_IN_PLACE __grid_constant__
+#endif
+
 constexpr int threads = 256;
 constexpr std::int64_t chunk = 4096;  // elements: four float4 a thread
 
@@ -47,7 +54,7 @@ template <int N> __device__ __forceinline__ Chunk chunk_of_block(const SliceTabl
 
 // sums[block] = the sum of the squares of the block's chunk.
 template <int N> __global__ void __launch_bounds__(threads)
-    sum_of_squares_kernel(const __grid_constant__ SliceTable<N> table, double* __restrict__ sums) {
+    sum_of_squares_kernel(const SliceTable<N> SHRIKE_IN_PLACE table, double* __restrict__ sums) {
   SHRIKE_SHARED(double, slots, [32]);
   const Chunk part = chunk_of_block(table);
   const float* __restrict__ grad = table.slices[part.slice].grad;
@@ -82,7 +89,7 @@ __device__ __forceinline__ void update(float& w, float& m, float g, const SgdSli
 }
 
 template <int N> __global__ void __launch_bounds__(threads)
-    sgd_step_kernel(const __grid_constant__ SliceTable<N> table, float momentum, float clip_norm, const float* norm_at) {
+    sgd_step_kernel(const SliceTable<N> SHRIKE_IN_PLACE table, float momentum, float clip_norm, const float* norm_at) {
   const float norm = *norm_at;
   if (!isfinite(norm)) return;
   const bool clipped = clip_norm > 0.0f && norm > clip_norm;
