@@ -173,6 +173,10 @@ int quantize(const QuantizeArguments& a) {
   options.observer.choice = range_choice(a.observer);
   options.observer.percentile = a.percentile;
   options.observer.momentum = a.observer_momentum;
+  options.weights.choice = range_choice(a.weight_observer);
+  options.weights.percentile = a.percentile;
+  SHRIKE_CHECK(a.mode == "static" || a.weight_observer == "minmax", "--weight-observer ", a.weight_observer,
+               " is for --mode static");
   options.learned = a.learned && a.mode == "qat";
   options.freeze_after = a.freeze_after;
   nn::to(*loaded.model, device);

@@ -18,7 +18,7 @@ struct QuantizeArguments {
   int threads = 0, workers = -1;
   bool drop_bad_boxes = false, evaluate = true;
   // Quantization.
-  std::string observer = "moving-average", weights = "s8", calibration, save_calibration;
+  std::string observer = "moving-average", weight_observer = "minmax", weights = "s8", calibration, save_calibration;
   double percentile = 0.9999, observer_momentum = 0.01;
   std::vector<std::string> keep_float;
   bool first_float = false, equalize = false, bias_correction = false;
@@ -55,6 +55,8 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, "Options", "--workers", a.workers, "threads that load images; by default the run's");
   const char* scales = "Quantization";
   option(app, scales, "--observer", a.observer, "how ranges are chosen: minmax, moving-average, percentile, entropy or mse");
+  option(app, scales, "--weight-observer", a.weight_observer,
+         "mode static: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
   option(app, scales, "--percentile", a.percentile, "observer percentile: the share of absolute values within the range");
   option(app, scales, "--observer-momentum", a.observer_momentum, "observer moving-average: the newest batch's share");
   option(app, scales, "--keep-float", a.keep_float, "layers to keep in float, as globs: roi_heads.box_head.*")

@@ -4,6 +4,7 @@
 
 #include "catch.hpp"
 #include "reference.hpp"
+#include "shrike/ops/layout.hpp"
 #include "shrike/ops/quantize.hpp"
 #include "shrike/quant/observer.hpp"
 
@@ -121,6 +122,38 @@ TEST_CASE("an observer goes on from its state as if it had seen everything itsel
     CHECK(second.width() == whole.width());
     CHECK_THROWS_WITH(second.set_state({zeros({4}), zeros({3}, Dtype::s64)}),
                       Catch::Matchers::Contains("fc6: what an observer saw has shapes [4] and [3]"));
+  }
+}
+
+TEST_CASE("channels are observed one by one, weights by any choice") {
+  Random random(5, RandomStream::test);
+  Tensor w = normal(3 * 5000, random);
+  for (int i = 0; i < 5000; ++i) w.data<float>()[5000 + i] *= 10;
+  w.data<float>()[2 * 5000 + 7] = -40;  // an outlier in the last channel alone
+  w = reshape(w, {3, 50, 100});
+  for (const RangeChoice choice :
+       {RangeChoice::min_max, RangeChoice::moving_average, RangeChoice::percentile, RangeChoice::entropy, RangeChoice::mse}) {
+    ObserverOptions options;
+    options.choice = choice;
+    options.percentile = 0.999;
+    ChannelObserver channels("w", 3, Dtype::s8, options);
+    std::vector<float> expected;
+    for (int k = 0; k < 3; ++k) {
+      Observer alone("w", Dtype::s8, options);
+      for (int times = 0; times < 2; ++times) alone.update(slice(w, 0, k, k + 1));
+      expected.push_back(alone.scale());
+    }
+    channels.update(w);
+    channels.update(w);
+    CHECK(channels.scales().to_vector<float>() == expected);
+    CHECK_THROWS_WITH(channels.update(zeros({2, 5})), "an observer of 3 channels sees a tensor of shape [2, 5]");
+    const auto scales = weight_scales(w, "w", options).to_vector<float>();
+    CHECK(scales == expected);
+    if (choice <= RangeChoice::moving_average) CHECK(scales[2] == 40.0f / 127);
+    if (choice == RangeChoice::percentile) CHECK(scales[2] < 10.0f / 127);
+    w.data<float>()[5000] = INFINITY;
+    CHECK_THROWS_WITH(weight_scales(w, "w", options), Catch::Matchers::Contains("values are not finite"));
+    w.data<float>()[5000] = 1;
   }
 }
 

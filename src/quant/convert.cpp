@@ -176,7 +176,10 @@ class Converter {
   std::vector<float> channel_scales(const Graph::Node& node, float s_x, const std::vector<float>& bias) const {
     const Value weight = weight_of(node);
     const Tensor& w = from_.constants.at(weight);
-    std::vector<float> scales = weight_scales(w, from_.prefix + from_.value_name(weight)).to_vector<float>();
+    const auto found = std::find_if(from_.weights.begin(), from_.weights.end(),
+                                    [&](const Prepared::Weight& of) { return of.weight == weight; });
+    SHRIKE_CHECK(found != from_.weights.end(), from_.prefix, from_.value_name(weight), " was not prepared");
+    std::vector<float> scales = from_.scales_of(*found).to_vector<float>();
     const std::int64_t depth = w.numel() / w.size(0);
     const double room = std::min<double>(0x1p30, 0x7fffffff - static_cast<double>(depth) * 255 * 128);
     SHRIKE_CHECK(room > 1, from_.prefix, from_.value_name(weight), ": sums of ", depth, " products can exceed 32 bits");

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "shrike/ops/layout.hpp"
 #include "shrike/ops/quantize.hpp"
 
 namespace shrike::quant {
@@ -215,8 +216,30 @@ void Observer::write_scale(const Tensor& scale) const {
   scale.copy_from(made);
 }
 
-Tensor weight_scales(const Tensor& weight, const std::string& name) {
+ChannelObserver::ChannelObserver(const std::string& name, std::int64_t channels, Dtype dtype, const ObserverOptions& options) {
+  for (std::int64_t k = 0; k < channels; ++k) observers_.emplace_back(message(name, '[', k, ']'), dtype, options);
+}
+
+void ChannelObserver::update(const Tensor& x) {
+  const auto channels = static_cast<std::int64_t>(observers_.size());
+  SHRIKE_CHECK(x.rank() > 0 && x.size(0) == channels, "an observer of ", channels, " channels sees a tensor of shape ",
+               x.shape());
+  for (std::int64_t k = 0; k < channels; ++k) observers_[static_cast<std::size_t>(k)].update(slice(x, 0, k, k + 1));
+}
+
+Tensor ChannelObserver::scales() const {
+  std::vector<float> scales;
+  for (const Observer& observer : observers_) scales.push_back(observer.scale());
+  return tensor({static_cast<std::int64_t>(scales.size())}, scales);
+}
+
+Tensor weight_scales(const Tensor& weight, const std::string& name, const ObserverOptions& options) {
   SHRIKE_CHECK(weight.numel() > 0, name, ": a weight of shape ", weight.shape(), " has no scales");
+  if (options.choice >= RangeChoice::percentile) {
+    ChannelObserver channels(name, weight.size(0), Dtype::s8, options);
+    channels.update(weight.to(Device::cpu).detach());
+    return channels.scales().to(weight.device());
+  }
   const Ranges now = ranges(weight, weight.size(0));
   check_finite(now.odd, weight.numel(), name);
   const Tensor scales({weight.size(0)}, Dtype::f32, weight.device());

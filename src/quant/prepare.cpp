@@ -103,6 +103,7 @@ std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& opti
   p.quantize_outputs = options.quantize_outputs;
   p.prefix = options.prefix.empty() ? "" : options.prefix + ".";
   p.freeze_after_ = options.freeze_after;
+  p.weight_ranges_ = options.weights;
   SHRIKE_CHECK(options.inputs.size() <= p.inputs.size(), options.inputs.size(), " quantized inputs for a graph of ",
                p.inputs.size());
   for (std::size_t i = 0; i < options.inputs.size(); ++i) {
@@ -194,13 +195,19 @@ Tensors Prepared::forward(const Tensors& in) {
   return out;
 }
 
+Tensor Prepared::scales_of(const Weight& weight) const {
+  return weight_scales(constants.at(weight.weight), weight.name, weight_ranges_);
+}
+
 void Prepared::update_weight_scales() {
+  SHRIKE_CHECK(!training() || weight_ranges_.choice < RangeChoice::percentile,
+               "training with ranges of weights that histograms choose: expected all of the range");
   for (const Weight& weight : weights) {
     const Tensor &values = constants.at(weight.weight), &scale = constants.at(weight.scale);
     if (training() && values.device() != Device::cpu) {  // nothing is read back; what is not finite shows in the loss
       write_weight_scales(values, scale);
     } else {
-      scale.copy_from(weight_scales(values, weight.name));
+      scale.copy_from(scales_of(weight));
     }
   }
 }

@@ -28,6 +28,7 @@ struct ObserverOptions {
   double momentum = 0.01;  // moving_average: the share of the newest tensor
 };
 
+// Of one tensor, all of it together.
 class Observer {
  public:
   static constexpr std::int64_t bins = 2048;
@@ -75,10 +76,27 @@ class Observer {
   std::vector<std::int64_t> counts_;
 };
 
-// The scales of a weight tensor's output channels (dimension 0), [K], on its device: s8, by the greatest magnitude of each.
-// Throws Error naming it when it holds a NaN or infinity.
-Tensor weight_scales(const Tensor& weight, const std::string& name);
-// The same into `scales`, [K] on the weight's device, from which nothing is read back: what is not finite is passed over.
+// The same for each index of dimension 0, such as a weight's output channels.
+class ChannelObserver {
+ public:
+  ChannelObserver(const std::string& name, std::int64_t channels, Dtype dtype, const ObserverOptions& options = {});
+
+  // x [channels, ...]. Throws Error as Observer::update() does, and when x is of another shape.
+  void update(const Tensor& x);
+
+  // [channels], on the host. Throws Error when nothing was seen.
+  Tensor scales() const;
+  const Observer& channel(std::int64_t k) const { return observers_.at(static_cast<std::size_t>(k)); }
+
+ private:
+  std::vector<Observer> observers_;
+};
+
+// The scales of a weight tensor's output channels (dimension 0), [K], on its device: s8, by the range that is chosen for each,
+// all of it unless told otherwise. Throws Error naming the tensor when it holds a NaN or infinity.
+Tensor weight_scales(const Tensor& weight, const std::string& name, const ObserverOptions& options = {});
+// Those of all the range into `scales`, [K] on the weight's device, from which nothing is read back: what is not finite is
+// passed over.
 void write_weight_scales(const Tensor& weight, const Tensor& scales);
 
 }  // namespace shrike::quant

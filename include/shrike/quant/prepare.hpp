@@ -21,10 +21,11 @@ struct PrepareOptions {
   std::string prefix;                   // before the names of this graph's layers: "backbone"
   std::vector<std::string> keep_float;  // layers, by globs on their names (* and ?)
   bool first_layer_float = false;
-  bool predictors_float = true;   // layers that make a graph's output; not with quantize_outputs
-  bool quantize_outputs = false;  // the outputs become codes: see Prepared::output_port
-  std::vector<Port> inputs;       // the first inputs are codes of another graph; others are float
-  ObserverOptions observer;
+  bool predictors_float = true;    // layers that make a graph's output; not with quantize_outputs
+  bool quantize_outputs = false;   // the outputs become codes: see Prepared::output_port
+  std::vector<Port> inputs;        // the first inputs are codes of another graph; others are float
+  ObserverOptions observer;        // of activations
+  ObserverOptions weights;         // of each output channel; training knows all of the range alone
   bool learned = false;            // scales of activations are parameters (LSQ), started from the first batch or calibration
   std::int64_t freeze_after = -1;  // training steps after which observers stand still; negative: never
 };
@@ -68,6 +69,8 @@ class Prepared : public Graph {
 
   // Scales of the weights as they are now; forward() does it where they may have moved.
   void update_weight_scales();
+  // What they are, [K].
+  Tensor scales_of(const Weight& weight) const;
 
   // The steps of training so far decide when observers stand still.
   std::int64_t steps() const { return steps_; }
@@ -83,6 +86,7 @@ class Prepared : public Graph {
   bool weights_moved_ = true;
   std::int64_t steps_ = 0;
   std::int64_t freeze_after_ = -1;
+  ObserverOptions weight_ranges_;
 };
 
 // The constants stay those of `graph`. Quantized are conv2d and linear with constant weights, unless kept in float; max
