@@ -44,6 +44,7 @@ inline TrainConfig read_settings(const TensorFile& file) {
   // Checkpoints from before these settings.
   metadata.try_emplace("train.provider", config.device.provider);
   metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
+  metadata.try_emplace("train.cuda-graphs", TextWriter::print(config.device.graphs));
   config.preset = metadata.contains("train.preset") ? metadata.at("train.preset") : "";
   TextReader train{metadata, "train.", file.name};
   config.visit(train);

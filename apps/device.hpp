@@ -12,12 +12,14 @@ struct DeviceSettings {
   std::string device = "cpu";
   std::string provider = "auto";
   bool tf32 = true;
+  bool graphs = true;
 
   template <class Visitor> void visit(Visitor& v) {
     v("device", device, "cpu or cuda");
     v("provider", provider,
       "kernels of convolutions and matrix products on cuda: native, vendor (cuDNN, cuBLAS) or auto (the fastest)");
     v("tf32", tf32, "let those round their factors to TF32's 10 bits of mantissa on cuda, for speed");
+    v("cuda-graphs", graphs, "on cuda, detect in images of a size that comes again by one launch of a CUDA graph");
   }
 };
 
@@ -31,6 +33,7 @@ inline Device use(const DeviceSettings& settings) {
                              : settings.provider == "vendor" ? Provider::vendor
                                                              : Provider::automatic;
   cuda_settings().tf32 = settings.tf32;
+  cuda_settings().graphs = settings.graphs;
   return usable_device(parse_device(settings.device));
 }
 

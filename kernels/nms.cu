@@ -48,8 +48,10 @@ __global__ void __launch_bounds__(sort_threads)
 void sort_by_key(std::int64_t n, std::uint32_t* keys, std::int32_t* places, std::uint32_t* sorted_keys, std::int32_t* sorted) {
 #if SHRIKE_CUDA_HOST
   (void)sorted_keys;
-  std::copy_n(places, n, sorted);
-  std::stable_sort(sorted, sorted + n, [&](std::int32_t a, std::int32_t b) { return keys[a] < keys[b]; });
+  cuda::host::submit([=] {
+    std::copy_n(places, n, sorted);
+    std::stable_sort(sorted, sorted + n, [&](std::int32_t a, std::int32_t b) { return keys[a] < keys[b]; });
+  });
 #else
   std::size_t bytes = 0;
   cuda::check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, sorted_keys, places, sorted, n, 0, 32, cuda::stream()),

@@ -8,6 +8,7 @@
 
 #include "models/heads.hpp"
 #include "shrike/core/box.hpp"
+#include "shrike/core/replay.hpp"
 #include "shrike/data/image.hpp"
 #include "shrike/detection/anchors.hpp"
 #include "shrike/detection/proposals.hpp"
@@ -31,7 +32,24 @@ struct FasterRcnnOptions {
   bool roi_align = true;      // false: RoIPool, as in the paper
   float rpn_beta = 1.0f / 9;  // where the smooth L1 losses turn from quadratic to linear
   float box_beta = 1.0f / 9;
+
+  std::vector<double> inference_settings() const;
 };
+
+// All of the options that detect() depends on, as numbers.
+inline std::vector<double> FasterRcnnOptions::inference_settings() const {
+  std::vector<double> all;
+  const auto add = [&](auto... values) { (all.push_back(static_cast<double>(values)), ...); };
+  const ProposalOptions& p = test_proposals;
+  const DetectionOptions& d = detections;
+  add(num_classes, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
+  add(d.score_threshold, d.nms_threshold, d.max_detections, d.min_size, d.weights.x, d.weights.y, d.weights.w, d.weights.h);
+  add(roi_align, roi.height, roi.width, roi.spatial_scale, roi.sampling_ratio, roi.aligned);
+  add(anchors.offset, anchors.sizes.size(), anchors.ratios.size());
+  for (const float size : anchors.sizes) add(size);
+  for (const float ratio : anchors.ratios) add(ratio);
+  return all;
+}
 
 // One image's annotation, in pixels of the image as the network sees it.
 struct Target {
@@ -63,7 +81,9 @@ class FasterRcnn : public nn::Module {
   Losses losses(const Tensor& images, const std::vector<ImageSize>& sizes, const std::vector<Target>& targets,
                 std::uint64_t seed, std::uint64_t step);
 
-  // The objects found in each image, in pixels of the image as given, best first.
+  // The objects found in each image, in pixels of the image as given, best first. On a GPU, images of a size that comes again
+  // are one launch of a CUDA graph (core/replay.hpp). It follows weights that change, in place or not, other options and other
+  // parts, but not a Graph whose nodes are changed after it ran.
   std::vector<std::vector<Detection>> detect(const Tensor& images, const std::vector<ImageSize>& sizes);
 
   // The boxes [n, 4] proposed in each image, of the feature maps that forward() made of them, and the features that the box
@@ -75,6 +95,7 @@ class FasterRcnn : public nn::Module {
   nn::ModulePtr& backbone() { return backbone_; }
   nn::ModulePtr& rpn_head() { return rpn_head_; }
   nn::ModulePtr& box_head() { return box_head_; }
+  const Replay& replay() const { return replay_; }
 
  private:
   // What the region proposal network says of each level: flattened over images, places and anchors.
@@ -89,11 +110,14 @@ class FasterRcnn : public nn::Module {
                          const ProposalOptions& options);
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
+  Tensors find(const Tensor& images, const std::vector<ImageSize>& sizes);
+  Tensors find_again(const Tensor& images, const std::vector<ImageSize>& sizes);
 
   nn::ModulePtr backbone_;
   nn::ModulePtr rpn_head_;
   nn::ModulePtr box_head_;
   FasterRcnnOptions options_;
+  Replay replay_;
 };
 
 inline void FasterRcnn::visit(nn::Members& members) {
@@ -210,15 +234,36 @@ inline std::vector<Tensor> FasterRcnn::regions(const Tensors& maps, const Tensor
   return boxes;
 }
 
-inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
-  const NoGrad no_grad;
+// What find_detections() says of each image. On a device nothing is read back, and every size follows from the image's shape
+// and the options.
+inline Tensors FasterRcnn::find(const Tensor& images, const std::vector<ImageSize>& sizes) {
   const Tensors maps = forward({images});
   const std::vector<Tensor> boxes = regions(maps, images, sizes);
-  std::vector<std::vector<Detection>> result;
+  Tensors result;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const Tensors head = box_head_->forward({pool(maps, images.size(1), boxes_to_rois(boxes[i], static_cast<int>(i)))});
-    result.push_back(detections(head[0], head[1], boxes[i], sizes[i].height, sizes[i].width, options_.detections));
+    SHRIKE_CHECK(head[0].size(1) == options_.num_classes, "a box head of ", head[0].size(1), " classes in a detector of ",
+                 options_.num_classes);
+    result.push_back(find_detections(head[0], head[1], boxes[i], sizes[i].height, sizes[i].width, options_.detections));
   }
+  return result;
+}
+
+// The same, recorded and replayed where that is possible.
+inline Tensors FasterRcnn::find_again(const Tensor& images, const std::vector<ImageSize>& sizes) {
+  const auto state = nn::replayable_state(*this);
+  if (!state) return find(images, sizes);
+  std::vector<double> settings = options_.inference_settings();
+  for (const ImageSize& size : sizes) settings.insert(settings.end(), {1.0 * size.height, 1.0 * size.width});
+  return replay_(settings, {*state, {backbone_, rpn_head_, box_head_}}, {images},
+                 [&](const Tensors& in) { return find(in[0], sizes); });
+}
+
+inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
+  const NoGrad no_grad;
+  const Tensors found = images.device() == Device::cpu ? find(images, sizes) : find_again(images, sizes);
+  std::vector<std::vector<Detection>> result;
+  for (const Tensor& image : found) result.push_back(read_detections(image, options_.num_classes));
   return result;
 }
 

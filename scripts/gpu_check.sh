@@ -157,7 +157,7 @@ detectors() {
   printf '`detector_bench MODE %s`\n\n' "${size[*]}"
   printf '| mode | options | median ms | least | most |\n|---|---|---|---|---|\n'
   for mode in infer step; do
-    for how in "${providers[@]/#/--device cuda --provider }" "--device cuda --no-tf32" "--device cpu"; do
+    for how in "${providers[@]/#/--device cuda --provider }" "--device cuda --no-tf32" "--device cuda --no-cuda-graphs" "--device cpu"; do
       # shellcheck disable=SC2086
       "$bench/detector_bench" $mode $how "${size[@]}" >"$logs/detector" || return
       python3 -c '

@@ -5,7 +5,9 @@
 #include <cstring>
 
 #include "kernels/cuda.hpp"
+#include "shrike/core/replay.hpp"
 #include "shrike/core/tensor.hpp"
+#include "src/cuda/graph.hpp"
 
 namespace shrike {
 namespace {
@@ -20,6 +22,8 @@ class HostCudaAllocator : public CachingAllocator {
     return posix_memalign(&block, 256, bytes) == 0 ? block : nullptr;
   }
   void raw_deallocate(void* block, std::size_t) noexcept override { std::free(block); }
+
+  bool reclaim() override { return Replay::release_all(); }
 
   std::string describe_memory() const override {
     struct sysinfo host {};
@@ -50,15 +54,22 @@ const Properties& properties() {
 
 cudaStream_t stream() { return nullptr; }
 
-void synchronize() {}
+void synchronize() { check_not_capturing("waiting for the device"); }
 
 }  // namespace cuda
 
 namespace kernels {
 
-void copy_bytes(Cuda, void* to, Device, const void* from, Device, std::size_t bytes) { std::memcpy(to, from, bytes); }
+// A graph would use the host's memory at every launch, long after it has gone.
+void copy_bytes(Cuda, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+  if (to_device == Device::cpu) cuda::check_not_capturing("copy to the host");
+  if (from_device == Device::cpu) cuda::check_not_capturing("copy from the host");
+  cuda::host::submit([=] { std::memcpy(to, from, bytes); });
+}
 
-void fill_bytes(Cuda, void* to, int value, std::size_t bytes) { std::memset(to, value, bytes); }
+void fill_bytes(Cuda, void* to, int value, std::size_t bytes) {
+  cuda::host::submit([=] { std::memset(to, value, bytes); });
+}
 
 }  // namespace kernels
 }  // namespace shrike

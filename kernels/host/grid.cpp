@@ -78,25 +78,23 @@ std::string run_part(Worker& worker, const Grid& grid, Order order, std::size_t 
   return failure;
 }
 
-void check_limits(const Grid& grid) {
-  const dim3 &g = grid.grid, &b = grid.block;
+}  // namespace
+
+void check_launch(dim3 g, dim3 b, std::size_t dynamic_shared) {
   const std::size_t threads = std::size_t{b.x} * b.y * b.z;
   SHRIKE_CHECK(threads >= 1 && threads <= max_threads && b.z <= 64, "CUDA launch: a block of ", b.x, " x ", b.y, " x ", b.z,
                " threads: 1 to ", max_threads, " are possible, 64 in z");
   SHRIKE_CHECK(g.x <= INT_MAX && g.y <= 65535 && g.z <= 65535, "CUDA launch: a grid of ", g.x, " x ", g.y, " x ", g.z,
                " blocks: 2147483647 x 65535 x 65535 are possible");
-  SHRIKE_CHECK(grid.dynamic_shared <= max_shared, "CUDA launch: ", grid.dynamic_shared,
-               " bytes of shared memory a block: ", max_shared, " are possible");
+  SHRIKE_CHECK(dynamic_shared <= max_shared, "CUDA launch: ", dynamic_shared, " bytes of shared memory a block: ", max_shared,
+               " are possible");
+  SHRIKE_CHECK(current_worker == nullptr, "CUDA launch from inside a kernel");
 }
-
-}  // namespace
 
 void run_grid(dim3 grid, dim3 block, std::size_t dynamic_shared, void (*body)(void*), void* context) {
   static const Order order = order_from_environment();
   static const unsigned threads = threads_from_environment();
   const Grid job{grid, block, dynamic_shared, body, context};
-  check_limits(job);
-  SHRIKE_CHECK(current_worker == nullptr, "CUDA launch from inside a kernel");
   const std::size_t blocks = std::size_t{grid.x} * grid.y * grid.z;
   if (blocks == 0) return;
   // A thread of the system is worth its start from some thousand CUDA threads on.

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <source_location>
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels/host/types.hpp"
 
@@ -61,12 +63,34 @@ void check_aligned(const void* address, std::size_t bytes, const char* what, con
 // Runs body(context) as every thread of every block.
 void run_grid(dim3 grid, dim3 block, std::size_t dynamic_shared, void (*body)(void*), void* context);
 
+// Throws Error unless a GPU could launch this.
+void check_launch(dim3 grid, dim3 block, std::size_t dynamic_shared);
+
+// Work that was recorded instead of run.
+struct Recorded {
+  std::vector<std::function<void()>> calls;
+  std::size_t nodes = 0;  // of the calls: kernels, copies and fills
+};
+
+// Where the work of this thread goes; null: it runs at once.
+extern thread_local Recorded* recorded;
+
+// Whatever the host does as the device: now, or when the graph is launched that this thread records.
+template <class F> void submit(F&& work) {
+  if (recorded == nullptr) return work();
+  recorded->calls.emplace_back(std::forward<F>(work));
+  ++recorded->nodes;
+}
+
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_shared, Arguments&&... arguments) {
+  check_launch(grid, block, dynamic_shared);
   std::tuple<std::decay_t<Parameters>...> values(static_cast<std::decay_t<Parameters>>(std::forward<Arguments>(arguments))...);
-  auto body = [&] { std::apply(kernel, values); };
-  run_grid(
-      grid, block, dynamic_shared, [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+  submit([=] {
+    auto body = [&] { std::apply(kernel, values); };
+    run_grid(
+        grid, block, dynamic_shared, [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+  });
 }
 
 }  // namespace shrike::cuda::host

@@ -2,6 +2,8 @@
 
 #include <iostream>
 
+#include "shrike/core/replay.hpp"
+
 namespace shrike {
 
 CudaSettings& cuda_settings() {
@@ -14,6 +16,10 @@ const CudaStatus& cuda_status() {
   static const CudaStatus status{false, "this build of Shrike has no CUDA backend (configure with SHRIKE_CUDA=ON or HOST)"};
   return status;
 }
+
+Replay::Counts Replay::counts() const { return {}; }
+std::size_t Replay::graphs() const { return 0; }
+bool Replay::release_all() { return false; }
 #endif
 
 Device usable_device(Device wanted) {

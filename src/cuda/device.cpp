@@ -1,4 +1,5 @@
 // The GPU in use, its one stream, and what its errors say.
+#include "graph.hpp"
 #include "kernels/cuda.hpp"
 
 #ifndef SHRIKE_CUDA_ARCHITECTURES
@@ -66,10 +67,14 @@ cudaStream_t stream() {
     check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "a stream");
     return made;
   }();
-  return the_stream;
+  const cudaStream_t capture = capture_stream();
+  return capture != nullptr ? capture : the_stream;
 }
 
-void synchronize() { check(cudaStreamSynchronize(stream()), "work on the device"); }
+void synchronize() {
+  check_not_capturing("waiting for the device");
+  check(cudaStreamSynchronize(stream()), "work on the device");
+}
 
 void allow_shared(const void* kernel, std::size_t bytes) {
   SHRIKE_CHECK(bytes <= properties().shared_per_block_optin, "CUDA launch: ", bytes,

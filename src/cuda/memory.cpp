@@ -1,5 +1,7 @@
 // Device memory, and copies between it and the host's.
+#include "graph.hpp"
 #include "kernels/cuda.hpp"
+#include "shrike/core/replay.hpp"
 #include "shrike/core/tensor.hpp"
 
 namespace shrike {
@@ -9,6 +11,7 @@ class CudaAllocator : public CachingAllocator {
  protected:
   void* raw_allocate(std::size_t bytes) override {
     static_cast<void>(cuda::stream());  // throws, naming the reason, where there is no device
+    const cuda::RelaxedCapture relaxed;
     void* block = nullptr;
     const cudaError_t error = cudaMalloc(&block, bytes);
     if (error == cudaErrorMemoryAllocation) {
@@ -20,6 +23,8 @@ class CudaAllocator : public CachingAllocator {
   }
   // Kernels that use the block may still be running; cudaFree waits for them.
   void raw_deallocate(void* block, std::size_t) noexcept override { static_cast<void>(cudaFree(block)); }
+
+  bool reclaim() override { return Replay::release_all(); }
 
   std::string describe_memory() const override {
     std::size_t free_bytes = 0, total = 0;
@@ -37,11 +42,16 @@ CachingAllocator& allocator(Cuda) {
 
 namespace kernels {
 
-// To the host: waits until the bytes are there. From the host's pageable memory: CUDA has read it all on return.
+// To the host: waits until the bytes are there. From the host's pageable memory: CUDA has read it all on return, for
+// which it may wait too. Neither can be part of a graph, which would use the host's memory at every launch, long after it has
+// gone.
 void copy_bytes(Cuda, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   const cudaMemcpyKind kind = to_device == Device::cpu     ? cudaMemcpyDeviceToHost
                               : from_device == Device::cpu ? cudaMemcpyHostToDevice
                                                            : cudaMemcpyDeviceToDevice;
+  if (kind != cudaMemcpyDeviceToDevice) {
+    cuda::check_not_capturing(kind == cudaMemcpyDeviceToHost ? "copy to the host" : "copy from the host");
+  }
   cuda::check(cudaMemcpyAsync(to, from, bytes, kind, cuda::stream()), "copy");
   if (to_device == Device::cpu) cuda::synchronize();
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "graph.hpp"
 #include "kernels/cuda.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/core/last_kernel.hpp"
@@ -27,7 +28,7 @@ double time_on_device(const std::function<void()>& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-bool worth_measuring() {
+bool time_means_something() {
   const char* path = std::getenv("SHRIKE_TUNE_CACHE");
   return path != nullptr && *path != '\0';
 }
@@ -62,25 +63,17 @@ class Events {
 
 double time_on_device(const std::function<void()>& f) { return Events().seconds(f); }
 
-bool worth_measuring() { return !capturing(); }
+bool time_means_something() { return true; }
 #endif
 
 }  // namespace
 
 #if SHRIKE_CUDA_HOST
-bool capturing() { return false; }
-
 std::string tune_environment() { return "host"; }
 
 void add_vendor_product(std::vector<Way>&, bool, bool, std::int64_t, std::int64_t, std::int64_t, const float*, const float*,
                         const float*, bool, float*) {}
 #else
-bool capturing() {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(stream(), &status), "cudaStreamIsCapturing");
-  return status != cudaStreamCaptureStatusNone;
-}
-
 std::string cudnn_version() {
 #if SHRIKE_HAS_CUDNN
   return cudnn::version();
@@ -156,7 +149,7 @@ void run_best(const TuneKey& key, const std::vector<Way>& ways) {
   using Provider = CudaSettings::Provider;
   SHRIKE_CHECK(!ways.empty(), key.pass, ": no kernel can compute this");
   const Provider provider = cuda_settings().provider;
-  if (ways.size() == 1 || (provider == Provider::automatic && SHRIKE_CUDA_HOST && !worth_measuring())) return take(ways[0]);
+  if (ways.size() == 1 || (provider == Provider::automatic && !time_means_something())) return take(ways[0]);
   if (provider != Provider::automatic) {
     for (const Way& way : ways) {
       if (way.vendor == (provider == Provider::vendor)) return take(way);
@@ -166,7 +159,7 @@ void run_best(const TuneKey& key, const std::vector<Way>& ways) {
   std::vector<std::string> names;
   for (const Way& way : ways) names.push_back(way.name);
   take(ways[autotuner().choose(
-      key, names, [&](std::size_t i) { ways[i].run(); }, worth_measuring())]);
+      key, names, [&](std::size_t i) { ways[i].run(); }, !capturing())]);
 }
 
 }  // namespace shrike::cuda

@@ -45,9 +45,6 @@ void add_vendor_backward_weight(std::vector<Way>& ways, const kernels::Conv2dSiz
 void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
                         std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c);
 
-// Whether work given to the stream of this thread is being recorded into a graph instead of run.
-bool capturing();
-
 // Everything that measurements depend on: device, driver, libraries.
 std::string tune_environment();
 

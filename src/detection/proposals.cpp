@@ -70,8 +70,8 @@ Proposals merge_proposals(const std::vector<Proposals>& levels, std::int64_t pos
   return gather(post_nms, best(all_scores, post_nms), concat(boxes, 0), all_scores);
 }
 
-std::vector<Detection> detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals,
-                                  std::int64_t image_height, std::int64_t image_width, const DetectionOptions& options) {
+Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals, std::int64_t image_height,
+                       std::int64_t image_width, const DetectionOptions& options) {
   const Device device = proposals.device();
   check_boxes("detections: proposals", proposals, device);
   const std::int64_t n = proposals.size(0);
@@ -111,8 +111,14 @@ std::vector<Detection> detections(const Tensor& class_logits, const Tensor& delt
                              scores.data<float>(), found.data<float>(), found_scores, count.data<std::int32_t>());
     if (most > 0) kernels::copy_bytes(d, found_index, device, kept.keep.raw(), device, kept.keep.bytes());
   });
+  return found;
+}
+
+std::vector<Detection> read_detections(const Tensor& found, std::int64_t classes) {
+  SHRIKE_CHECK(found.rank() == 1 && found.numel() % 6 == 0 && classes > 1, "read_detections: a tensor of shape ", found.shape(),
+               " and ", classes, " classes: expected [6 K] and at least 2");
   const auto values = found.to_vector<float>();
-  const auto rows = static_cast<std::size_t>(most);
+  const std::size_t rows = values.size() / 6;
   std::vector<Detection> result;
   for (std::size_t i = 0; i < rows; ++i) {
     const auto index = std::bit_cast<std::int32_t>(values[5 * rows + i]);
@@ -121,6 +127,12 @@ std::vector<Detection> detections(const Tensor& class_logits, const Tensor& delt
     result.push_back({box, 1 + static_cast<std::int32_t>(index % (classes - 1)), values[4 * rows + i]});
   }
   return result;
+}
+
+std::vector<Detection> detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals,
+                                  std::int64_t image_height, std::int64_t image_width, const DetectionOptions& options) {
+  const Tensor found = find_detections(class_logits, deltas, proposals, image_height, image_width, options);
+  return read_detections(found, class_logits.size(1));
 }
 
 }  // namespace shrike

@@ -67,6 +67,25 @@ std::size_t bytes_of(Module& root) {
   return bytes;
 }
 
+std::optional<Tensors> replayable_state(Module& root) {
+  struct State : Members {  // no names: this is done for every image
+    Tensors found;
+    bool replayable = true;
+
+    void parameter(const std::string&, Tensor& tensor) override {
+      if (tensor.defined()) found.push_back(tensor);
+    }
+    void buffer(const std::string& name, Tensor& tensor) override { parameter(name, tensor); }
+    void child(const std::string&, Module& module) override {
+      replayable &= module.replayable() && !module.training();
+      if (replayable) module.visit(*this);
+    }
+  } state;
+  state.child("", root);
+  if (!state.replayable) return std::nullopt;
+  return std::move(state.found);
+}
+
 void train(Module& root, bool on) {
   for_each_module(root, [&](const std::string&, Module& module) { module.training_ = on; });
 }

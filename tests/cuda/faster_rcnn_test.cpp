@@ -1,7 +1,7 @@
 // Training and detection of a whole detector on the device, beside the CPU's.
 #include "catch.hpp"
 #include "cuda/compare.hpp"
-#include "models/detector.hpp"
+#include "cuda/small_detector.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/nn/optim.hpp"
 
@@ -13,26 +13,6 @@ namespace {
 constexpr int steps = sanitized ? 2 : 10;
 constexpr int height = 64;
 constexpr int width = 80;
-
-// As small as it can be with every part at work: sampling, suppression that drops, several classes.
-DetectorConfig small(const std::string& backbone) {
-  DetectorConfig config;
-  config.backbone = backbone;
-  config.width = 4;
-  config.head_width = 16;
-  config.roi_size = 3;
-  config.anchor_sizes = {16, 32};
-  config.anchor_ratios = {0.5f, 1, 2};
-  config.classes = {"dark", "bright"};
-  config.rpn_batch = 24;
-  config.roi_batch = 12;
-  config.train_pre_nms = 40;
-  config.train_post_nms = 16;
-  config.test_pre_nms = 40;
-  config.test_post_nms = 12;
-  config.score_threshold = 0.02;
-  return config;
-}
 
 struct Example {
   Tensor images;
@@ -176,7 +156,7 @@ void compare(const DetectorConfig& config, int batch) {
 }  // namespace
 
 TEST_CASE("ten steps of a VGG detector with batch norm and dropout, two images each, and its detections are the CPU's") {
-  DetectorConfig config = small("vgg11");
+  DetectorConfig config = small_detector("vgg11");
   config.batch_norm = true;
   config.dropout = 0.25;
   config.roi = "pool";
@@ -184,7 +164,7 @@ TEST_CASE("ten steps of a VGG detector with batch norm and dropout, two images e
 }
 
 TEST_CASE("ten steps of a ResNet C4 detector with frozen batch norm, and its detections are the CPU's") {
-  DetectorConfig config = small("resnet18");
+  DetectorConfig config = small_detector("resnet18");
   config.batch_norm = true;
   compare(config, 1);
 }

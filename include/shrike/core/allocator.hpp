@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,7 +14,7 @@
 namespace shrike {
 
 struct MemoryStats {
-  std::size_t in_use = 0;  // bytes held by live tensors
+  std::size_t in_use = 0;  // bytes held by live tensors, and reserved by recorded work
   std::size_t cached = 0;  // bytes kept for reuse
   std::size_t peak = 0;    // greatest in_use + cached so far
 };
@@ -24,6 +25,8 @@ struct MemoryStats {
 // cache never makes a process much larger than its tensors. Thread-safe.
 class CachingAllocator {
  public:
+  class Recording;
+
   // `host_memory`: blocks can be read here, so that the address sanitizer is told which bytes of them are in use: it sees an
   // access past the bytes asked for, or to a cached block.
   explicit CachingAllocator(bool host_memory = false) : host_memory_(host_memory) {}
@@ -41,20 +44,66 @@ class CachingAllocator {
 
   static std::size_t size_class(std::size_t bytes);
 
+  // Tells the address sanitizer, where there is one, that the first `used` of a block's `size` bytes may be touched.
+  static void mark_used(void* block, std::size_t used, std::size_t size);
+
  protected:
   virtual void* raw_allocate(std::size_t bytes) = 0;  // nullptr when exhausted
   virtual void raw_deallocate(void* block, std::size_t bytes) noexcept = 0;
+  // The last resort before an error: has others give back what they can do without; false when there was nothing. Called
+  // without the allocator's lock, and not while this thread records.
+  virtual bool reclaim() { return false; }
   virtual std::string describe_memory() const { return {}; }  // what else an out-of-memory error should say
 
  private:
+  using BySize = std::multimap<std::size_t, void*>;
+  struct Reserved {
+    std::size_t size = 0;
+    int recordings = 0;  // that have the block's address
+  };
+
+  static void* take(BySize& from, std::size_t& size);
+  void* fresh(std::size_t size, bool recording);
   void trim(std::size_t room) noexcept;
+  void release(Recording& recording) noexcept;
 
   const bool host_memory_;
   mutable std::mutex mutex_;
-  std::multimap<std::size_t, void*> free_;       // by size
+  BySize free_;
+  BySize idle_;                                  // reserved blocks that no tensor holds: for recordings alone
   std::unordered_map<void*, std::size_t> live_;  // sizes of the blocks handed out
+  std::unordered_map<void*, Reserved> reserved_;
   MemoryStats stats_;
   std::size_t peak_in_use_ = 0;
+};
+
+// The memory of work that is recorded now and run later, again and again (a CUDA graph). From construction to end() whatever
+// this thread allocates is reserved, as long as this object is there: no other work gets it. Within the recording, and among
+// all recordings of an allocator, a block is handed on as soon as it is free: they run one after the other in one stream, and
+// nothing stays in their memory between runs, so that many need hardly more than the one that needs most. A block that a tensor
+// still holds at the end is the tensor's alone, but other recordings may have written it before.
+class CachingAllocator::Recording {
+ public:
+  // Called during the recording with each reserved block that is handed out (`used` bytes of `size`) or taken back (0).
+  using OnUse = std::function<void(void* block, std::size_t used, std::size_t size)>;
+
+  // Throws Error when this thread records already.
+  explicit Recording(CachingAllocator& allocator, OnUse on_use = {});
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  void end() noexcept;
+  std::size_t bytes() const { return bytes_; }  // of its blocks, shared ones included
+
+ private:
+  friend class CachingAllocator;
+  static Recording* of_this_thread(const CachingAllocator& allocator);
+
+  CachingAllocator& allocator_;
+  const OnUse on_use_;
+  std::unordered_map<void*, std::size_t> blocks_;  // and their sizes
+  std::size_t bytes_ = 0;
 };
 
 // The allocator of each device; lives as long as the process.

@@ -17,6 +17,7 @@ struct CudaSettings {
 
   bool tf32 = true;  // matrix products and convolutions may round their f32 inputs to TF32's 10 bits of mantissa
   Provider provider = Provider::automatic;
+  bool graphs = true;  // what comes again with the same shapes is launched as a whole (core/replay.hpp)
 };
 
 // Those of the whole process; change them before the first operation on the device.

@@ -49,6 +49,13 @@ struct DetectionOptions {
 std::vector<Detection> detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals,
                                   std::int64_t image_height, std::int64_t image_width, const DetectionOptions& options);
 
+// The same in two steps. The first stays on the device, where nothing is read back to the host and K, at most max_detections,
+// depends on shapes and options alone: f32 [6 K], boxes [K, 4], scores [K], then as bits of s32 the candidates' numbers [K],
+// p (C - 1) + c - 1 for class c of proposal p, or -1 from where on there are no more. The second brings it to the host.
+Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals, std::int64_t image_height,
+                       std::int64_t image_width, const DetectionOptions& options);
+std::vector<Detection> read_detections(const Tensor& found, std::int64_t classes);
+
 namespace kernels {
 
 struct ProposalSizes {

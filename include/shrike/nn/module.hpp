@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,11 @@ class Module {
 
   bool training() const { return training_; }
 
+  // Whether forward(), in inference, only runs operations that shapes decide, on its input and this module's tensors, reads
+  // nothing back to the host and leaves nothing behind in the module: so that running those operations again is all there is to
+  // another call (core/replay.hpp).
+  virtual bool replayable() const { return true; }
+
  private:
   friend void train(Module& root, bool on);
   bool training_ = true;
@@ -57,6 +63,9 @@ NamedTensors named_buffers(Module& root);
 // Both: all that makes the module what it is.
 NamedTensors named_state(Module& root);
 std::size_t bytes_of(Module& root);  // of named_state()
+
+// All tensors of named_state(), if `root` and everything below it is in inference and replayable().
+std::optional<Tensors> replayable_state(Module& root);
 
 // Training mode: dropout drops, batch norm uses the batch's statistics.
 void train(Module& root, bool on = true);

@@ -26,6 +26,8 @@ class LayerSums : public Graph {
 
   std::map<Value, Sum> sums;  // by the value that the layer makes in `graph`
 
+  bool replayable() const override { return false; }  // a replay would not be summed
+
  protected:
   void computed(Value value, const Tensor& tensor) override;
 

@@ -58,6 +58,8 @@ class Prepared : public Graph {
   std::string prefix;
 
   Tensors forward(const Tensors& in) override;
+  // Not while observers look, nor before the scales of weights that training moved are up to date.
+  bool replayable() const override { return !calibrating_ && !weights_moved_; }
 
   void begin_calibration();
   // Sets every scale. Throws Error naming a tensor that was never seen, or when begin_calibration() was not called. Returns the
