@@ -8,6 +8,7 @@
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
 #include "shrike/core/parallel.hpp"
+#include "shrike/core/staging.hpp"
 #include "shrike/data/draw.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/io/json.hpp"
@@ -54,7 +55,7 @@ std::vector<fs::path> image_files(const std::vector<std::string>& inputs) {
 std::vector<Detection> detect(models::FasterRcnn& model, const models::DetectorConfig& config, const Image& image,
                               Device device) {
   const ImageSize size = target_size(image.height, image.width, config.min_size, config.max_size);
-  const Tensor input({1, size.height, size.width, 3});
+  const Tensor input = staging_tensor({1, size.height, size.width, 3}, Dtype::f32, device);
   resize_normalize(image, size.height, size.width, models::normalization(config), false, input.data<float>(),
                    3 * std::int64_t{size.width});
   auto found = model.detect(input.to(device), {size})[0];

@@ -33,11 +33,12 @@ struct Evaluation {
 };
 
 // The objects found in every image of the data set, in pixels of the image as stored. Empty when a signal stopped it.
-inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model, const Dataset& data,
-                                                      const LoaderOptions& options, Device device,
+inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model, const Dataset& data, LoaderOptions options,
+                                                      Device device,
                                                       const std::function<void(std::int64_t, std::int64_t)>& progress) {
   std::vector<std::vector<Detection>> found(data.samples.size());
   nn::train(model, false);
+  options.device = device;
   Loader loader(data, options);
   loader.start(0, 0);
   std::int64_t done = 0;
@@ -45,7 +46,7 @@ inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model,
     if (stop_signal != 0) return {};
     std::vector<ImageSize> sizes;
     for (const auto& item : batch->items) sizes.push_back({item.height, item.width});
-    auto detections = model.detect(batch->images.to(device), sizes);
+    auto detections = model.detect(batch->images, sizes);
     for (std::size_t i = 0; i < batch->items.size(); ++i) {
       const auto& item = batch->items[i];
       for (Detection& detection : detections[i]) {

@@ -38,15 +38,17 @@ inline Dataset some_images(const Dataset& data, const TrainConfig& config, std::
 // Each image once, through the pipeline of inference. Throws Stopped.
 inline models::NextImages images_of(const Dataset& data, const TrainConfig& config, Device device) {
   if (data.samples.empty()) return [] { return std::nullopt; };
-  const auto loader = std::make_shared<Loader>(data, loader_options(config, false));
+  LoaderOptions options = loader_options(config, false);
+  options.device = device;
+  const auto loader = std::make_shared<Loader>(data, options);
   loader->start(0, 0);
-  return [loader, device]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
+  return [loader]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
     go_on();
     const auto batch = loader->next();
     if (!batch) return std::nullopt;
     std::vector<ImageSize> sizes;
     for (const auto& item : batch->items) sizes.push_back({item.height, item.width});
-    return std::pair{batch->images.to(device), sizes};
+    return std::pair{batch->images, sizes};
   };
 }
 

@@ -117,7 +117,9 @@ inline bool Trainer::run(bool resume) {
     events_ = std::make_unique<EventWriter>(config_.run);
   }
   catch_stop_signals();
-  Loader loader(train_set_, loader_options(config_, true));
+  LoaderOptions options = loader_options(config_, true);
+  options.device = device_;
+  Loader loader(train_set_, options);
   Pace pace(total_steps() - progress_.step);
   // A run that is stopped during an evaluation does it again when it is resumed.
   while (stop_signal == 0 && (progress_.evaluation_due || progress_.step < total_steps())) {
@@ -167,10 +169,10 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
   std::string ids;
   for (const auto& item : batch.items) {
     sizes.push_back({item.height, item.width});
-    targets.push_back({item.boxes.to(device_), item.labels.to(device_)});
+    targets.push_back({item.boxes, item.labels});
     ids += (ids.empty() ? "" : ", ") + item.id;
   }
-  const models::Losses losses = model_.losses(batch.images.to(device_), sizes, targets, config_.seed, step);
+  const models::Losses losses = model_.losses(batch.images, sizes, targets, config_.seed, step);
   backward(losses.total);
   const float lr = schedule().at(progress_.step);
   const Tensor norm_on_device = optimizer_.update(lr, losses.total);

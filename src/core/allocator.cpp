@@ -178,7 +178,11 @@ Storage::Storage(std::size_t bytes, Device device)
     : bytes_(bytes), device_(device), data_(dispatch(device, [&](auto d) { return allocator(d).allocate(bytes); })) {}
 
 Storage::~Storage() {
-  dispatch(device_, [&](auto d) { allocator(d).deallocate(data_); });
+  if (release_ != nullptr) {
+    release_(data_);
+  } else {
+    dispatch(device_, [&](auto d) { allocator(d).deallocate(data_); });
+  }
 }
 
 }  // namespace shrike

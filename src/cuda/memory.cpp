@@ -3,6 +3,7 @@
 #include "kernels/cuda.hpp"
 #include "shrike/core/replay.hpp"
 #include "shrike/core/tensor.hpp"
+#include "staging.hpp"
 
 namespace shrike {
 namespace {
@@ -43,8 +44,8 @@ CachingAllocator& allocator(Cuda) {
 namespace kernels {
 
 // To the host: waits until the bytes are there. From the host's pageable memory: CUDA has read it all on return, for
-// which it may wait too. Neither can be part of a graph, which would use the host's memory at every launch, long after it has
-// gone.
+// which it may wait too; from staging memory it only begins. Neither can be part of a graph, which would use the host's memory
+// at every launch, long after it has gone.
 void copy_bytes(Cuda, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   const cudaMemcpyKind kind = to_device == Device::cpu     ? cudaMemcpyDeviceToHost
                               : from_device == Device::cpu ? cudaMemcpyHostToDevice
@@ -54,6 +55,7 @@ void copy_bytes(Cuda, void* to, Device to_device, const void* from, Device from_
   }
   cuda::check(cudaMemcpyAsync(to, from, bytes, kind, cuda::stream()), "copy");
   if (to_device == Device::cpu) cuda::synchronize();
+  if (from_device == Device::cpu) cuda::read_by_stream(from);
 }
 
 void fill_bytes(Cuda, void* to, int value, std::size_t bytes) {

@@ -77,7 +77,7 @@ Batch assemble(std::vector<Picture> pictures, const LoaderOptions& options) {
     width = std::max(width, padded(picture.item.width, options.size_divisor));
   }
   Batch batch;
-  batch.images = Tensor({static_cast<std::int64_t>(pictures.size()), height, width, 3});
+  batch.images = staging_tensor({static_cast<std::int64_t>(pictures.size()), height, width, 3}, Dtype::f32, options.device);
   float* to = batch.images.data<float>();
   for (Picture& picture : pictures) {
     const BatchImage& item = picture.item;
@@ -175,6 +175,12 @@ Loader::Slot Loader::make(const std::vector<std::int64_t>& order, std::int64_t e
       pictures.push_back(read_picture(dataset_.samples[static_cast<std::size_t>(index)], index, epoch, options_));
     }
     slot.batch = assemble(std::move(pictures), options_);
+    slot.upload = Upload(options_.device);
+    slot.batch.images = slot.upload.add(slot.batch.images);
+    for (BatchImage& item : slot.batch.items) {
+      item.boxes = slot.upload.add(item.boxes);
+      item.labels = slot.upload.add(item.labels);
+    }
   } catch (...) {
     slot.error = std::current_exception();
   }
@@ -212,6 +218,7 @@ void Loader::run() {
 
 std::optional<Batch> Loader::hand_out(Slot slot) {
   if (slot.error) std::rethrow_exception(slot.error);
+  slot.upload.finish();
   return std::move(slot.batch);
 }
 

@@ -127,10 +127,13 @@ class Companion {
   std::shared_ptr<const void> value_;
 };
 
-// One block of device memory, returned to its allocator on destruction.
+// One block of device memory, returned to where it came from on destruction.
 class Storage {
  public:
   Storage(std::size_t bytes, Device device);
+  // Memory of another source, to which release(data) returns it.
+  Storage(std::size_t bytes, Device device, void* data, void (*release)(void*) noexcept)
+      : bytes_(bytes), device_(device), data_(data), release_(release) {}
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -144,6 +147,7 @@ class Storage {
   std::size_t bytes_;
   Device device_;
   void* data_;
+  void (*release_)(void*) noexcept = nullptr;  // null: the device's allocator has it back
   Companion companion_;
 };
 

@@ -29,6 +29,13 @@ class Tensor {
     impl_->storage = std::make_shared<Storage>(static_cast<std::size_t>(shape.numel()) * size_of(dtype), device);
   }
 
+  // In memory that is there already, which must be large enough.
+  Tensor(const Shape& shape, Dtype dtype, std::shared_ptr<Storage> storage) : impl_(std::make_shared<Impl>()) {
+    impl_->shape = shape;
+    impl_->dtype = dtype;
+    impl_->storage = std::move(storage);
+  }
+
   bool defined() const { return impl_ != nullptr; }
   const Shape& shape() const { return impl().shape; }
   std::int64_t size(int dim) const { return impl().shape[dim]; }

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "shrike/core/tensor.hpp"
+#include "shrike/core/staging.hpp"
 #include "shrike/data/dataset.hpp"
 #include "shrike/data/image.hpp"
 
@@ -27,8 +27,9 @@ struct LoaderOptions {
   int size_divisor = 1;         // pad height and width of a batch to multiples of this
   bool shuffle = true;
   std::uint64_t seed = 0;
-  int threads = 2;   // 0: work is done inside next()
-  int prefetch = 4;  // batches that wait or are being made at any time, which bounds the memory
+  int threads = 2;              // 0: work is done inside next()
+  int prefetch = 4;             // batches that wait or are being made at any time, which bounds the memory
+  Device device = Device::cpu;  // where batches are wanted; copied there ahead of time, beside what the device computes
 
   // No augmentation, the data set's order, all objects.
   static LoaderOptions evaluation(int min_size, int max_size, const Normalization& normalization) {
@@ -48,8 +49,8 @@ struct LoaderOptions {
 struct BatchImage {
   std::string id;
   std::int64_t index = 0;     // in the data set
-  Tensor boxes;               // f32 [M, 4], without crowds
-  Tensor labels;              // s32 [M]
+  Tensor boxes;               // f32 [M, 4], without crowds, on LoaderOptions::device
+  Tensor labels;              // s32 [M], likewise
   int height = 0, width = 0;  // of the valid part of the batch, from the upper left corner
   int original_height = 0, original_width = 0;
   float scale_x = 1, scale_y = 1;  // width / original_width, height / original_height
@@ -57,7 +58,7 @@ struct BatchImage {
 };
 
 struct Batch {
-  Tensor images;  // f32 [N, H, W, 3], normalised; zeros right of and below each image
+  Tensor images;  // f32 [N, H, W, 3] on LoaderOptions::device, normalised; zeros right of and below each image
   std::vector<BatchImage> items;
 };
 
@@ -90,6 +91,7 @@ class Loader {
   struct Slot {
     bool ready = false;
     Batch batch;
+    Upload upload;  // of the batch's tensors
     std::exception_ptr error;
   };
 
