@@ -18,7 +18,7 @@ struct QuantizeArguments {
   int threads = 0, workers = -1;
   bool drop_bad_boxes = false, evaluate = true;
   // Quantization.
-  std::string observer = "moving-average", weight_observer = "minmax", weights = "s8", calibration, save_calibration;
+  std::string observer, weight_observer = "minmax", weights = "s8", calibration, save_calibration;
   double percentile = 0.9999, observer_momentum = 0.01;
   std::vector<std::string> keep_float;
   bool first_float = false, equalize = false, bias_correction = false;
@@ -54,7 +54,9 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, "Options", "--threads", a.threads, "threads for computing; 0 means one per core");
   option(app, "Options", "--workers", a.workers, "threads that load images; by default the run's");
   const char* scales = "Quantization";
-  option(app, scales, "--observer", a.observer, "how ranges are chosen: minmax, moving-average, percentile, entropy or mse");
+  option(app, scales, "--observer", a.observer,
+         "how ranges of activations are chosen: minmax, moving-average, percentile, entropy or mse; by default mse for static, "
+         "moving-average for qat");
   option(app, scales, "--weight-observer", a.weight_observer,
          "mode static: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
   option(app, scales, "--percentile", a.percentile, "observer percentile: the share of absolute values within the range");
@@ -96,8 +98,10 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   app.add_flag("--learned", a.learned, "scales of activations are trained too (LSQ)")->group(training);
   option(app, training, "--freeze-after", a.freeze_after, "steps after which observers stand still; negative: never");
   option(app, training, "--log-every", a.log_every, "steps between lines of the log; by default the run's");
-  app.footer("Example: qat_frcnn --checkpoint runs/bccd/best.safetensors --mode static --observer mse");
-  return parse_command_line(app, argc, argv);
+  app.footer("Example: qat_frcnn --checkpoint runs/bccd/best.safetensors --mode static --bias-correction");
+  const int status = parse_command_line(app, argc, argv);
+  if (a.observer.empty()) a.observer = a.mode == "static" ? "mse" : "moving-average";
+  return status;
 }
 
 inline quant::RangeChoice range_choice(const std::string& text) {

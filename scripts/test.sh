@@ -33,7 +33,7 @@ bash scripts/test_package.sh build/release
 
 step "CUDA kernels by nvcc"
 if command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; then
-  cmake --preset cuda "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
+  cmake --preset cuda -DSHRIKE_WERROR=ON "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
   cmake --build --preset cuda --target shrike -j "$jobs"
 else
   echo "not compiled: there is no nvcc here"
@@ -45,11 +45,10 @@ cmake --preset host -DSHRIKE_WERROR=ON
 cmake --build --preset host --target cuda_tests -j "$jobs"
 ctest --preset host -L cuda -j "$jobs"
 
-# All tests but those that train on the device, which take minutes each here.
 step "Tests under the address and undefined-behaviour sanitizers"
 cmake --preset host-asan -DSHRIKE_WERROR=ON
 cmake --build --preset host-asan -j "$jobs"
-ctest --preset host-asan -j "$jobs" -E '^cuda_(apps|faster_rcnn|optim)_test_'
+ctest --preset host-asan -j "$jobs"
 
 # The tests of the kernels alone: threads of the CPU backend are GCC's OpenMP, which this sanitizer does not know. Not the
 # applications: launches follow one another on the host, so theirs add no race that the kernels' own tests could not have.
