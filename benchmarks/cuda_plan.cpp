@@ -12,7 +12,6 @@
 using namespace shrike;
 using kernels::Conv2dSizes;
 using kernels::ConvPass;
-using kernels::gemm::TileModel;
 
 namespace {
 
@@ -43,16 +42,6 @@ const Layer layers[] = {conv("conv1_1", 1, 600, 800, 3, 64, 3),
                         linear("fc7", 4096, 4096),
                         linear("fc scores and boxes", 4096, 105)};
 
-// Clocks of a turn of 64 bytes along K. Tensor cores: 0.6 of their 4,096 multiply-adds, or shared memory's 128 bytes, whichever
-// is longer (kernels/int8_mma.cu). dp4a: 64 lanes of four multiply-adds, at the part of the rate that fp32 products are given.
-TileModel int8_model(int tile, bool tensor) {
-  const double products = static_cast<double>(tile) * tile * 64;
-  if (!tensor) return {tile, tile, 64, products / (256 * (tile == 128 ? 0.85 : 0.6))};
-  const int warps = tile == 128 ? 8 : 4, warp_rows = tile == 128 ? 64 : 32, warp_columns = 32;
-  const double shared = (warps * (warp_rows + warp_columns) + 2 * tile) * 64 / 128.0;
-  return {tile, tile, 64, std::max(products / (0.6 * 4096), shared)};
-}
-
 void row(const Layer& layer, const char* pass, const char* arithmetic, const std::string& kernel, double seconds) {
   const Conv2dSizes& z = layer.sizes;
   JsonWriter json;
@@ -77,10 +66,13 @@ int run() {
     }
     const Conv2dSizes& z = layer.sizes;
     const kernels::gemm::Product product{z.n * z.p * z.q, z.k, z.r * z.s * z.c};
-    const int tile = kernels::int8::tile_of(product.m, product.n, h100);
-    for (const bool tensor : {true, false}) {
-      const double seconds = kernels::gemm::predicted_seconds(product, int8_model(tile, tensor), 1, h100);
-      row(layer, "forward", tensor ? "int8" : "dp4a", message(tensor ? "mma " : "dp4a ", tile, 'x', tile), seconds);
+    using kernels::int8::Path;
+    for (const Path path : {Path::tensor32, Path::dp4a}) {
+      const bool tensor = path == Path::tensor32;
+      const auto plan = kernels::int8::plan_of(path, product, h100);
+      const std::string split = plan.splits > 1 ? message(" split ", plan.splits) : "";
+      row(layer, "forward", tensor ? "int8" : "dp4a", message(tensor ? "mma " : "dp4a ", plan.tile, 'x', plan.tile, split),
+          plan.seconds);
     }
   }
   return 0;

@@ -1,4 +1,6 @@
 // Which kernel multiplies int8 codes, and the naive one that the others are tested against.
+#include <optional>
+
 #include "kernels/int8.cuh"
 #include "shrike/core/last_kernel.hpp"
 
@@ -20,12 +22,33 @@ __global__ void int8_naive_kernel(Product p) {
       const int code = p.to.x == Dtype::u8 ? static_cast<int>(*from) : static_cast<int>(static_cast<std::int8_t>(*from));
       sum += code * weight[k];
     }
-    const float y = requantize(p, sum, row, column);
-    if (p.to.y == Dtype::f32) {
-      static_cast<float*>(p.y)[i] = y;
-    } else {
-      static_cast<std::uint8_t*>(p.y)[i] = code_byte(y);
-    }
+    put(p, i, sum);
+  }
+}
+
+// A thread adds up the parts of output i, i + threads of the grid, ...: integers, the same in any order. Reads 4 bytes a part.
+__global__ void int8_add_parts_kernel(Product p) {
+  const std::int64_t all = static_cast<std::int64_t>(p.map.pixels) * p.filters;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < all; i += step) {
+    int sum = 0;
+    for (int part = 0; part < p.splits; ++part) sum += p.partial[part * all + i];
+    put(p, i, sum);
+  }
+}
+
+constexpr int threads = 256;
+
+unsigned blocks(const Product& p) {
+  return std::min(cuda::blocks_for(std::int64_t{p.map.pixels} * p.filters, threads), 65536u);
+}
+
+const char* name(Path path) {
+  switch (path) {
+    case Path::naive: return "naive";
+    case Path::dp4a: return "dp4a";
+    case Path::tensor16: return "mma m8n8k16";
+    default: return "mma m16n8k32";
   }
 }
 
@@ -63,32 +86,46 @@ Product product(const Conv2dSizes& z, const Requantize& to, const QuantizedOpera
   p.to = to;
   p.low = to.low();
   p.high = to.high();
+  p.splits = 1;
+  p.turns = (p.map.length + 63) / 64;
   return p;
 }
 
-void multiply_naive(const Product& p) {
-  constexpr int threads = 256;
-  const std::int64_t all = std::int64_t{p.map.pixels} * p.filters;
-  cuda::launch(int8_naive_kernel, std::min(cuda::blocks_for(all, threads), 65536u), threads, 0, p);
-}
+void multiply_naive(const Product& p) { cuda::launch(int8_naive_kernel, blocks(p), threads, 0, p); }
 
-void multiply(const Product& p) {
-  if (p.map.pixels == 0) return;
+void multiply(const Product& product) {
+  if (product.map.pixels == 0) return;
   const cuda::Properties& device = cuda::properties();
-  const int tile = choice().tile != 0 ? choice().tile : tile_of(p.map.pixels, p.filters, device);
-  Path path = choice().path;
+  const Choice& asked = choice();
+  Path path = asked.path;
   if (path == Path::automatic) {
     path = device.compute_capability >= 80 ? Path::tensor32 : device.compute_capability >= 75 ? Path::tensor16 : Path::dp4a;
   }
-  last_kernel() = path == Path::naive      ? "naive"
-                  : path == Path::dp4a     ? "dp4a"
-                  : path == Path::tensor16 ? "mma m8n8k16"
-                                           : "mma m16n8k32";
-  if (path != Path::naive) last_kernel() += tile == 128 ? " 128x128" : " 64x64";
-  if (path == Path::naive) return multiply_naive(p);
-  if (path == Path::dp4a) return multiply_dp4a(p, tile);
-  if (path == Path::tensor16) return multiply_tensor16(p, tile);
-  multiply_tensor32(p, tile);
+  last_kernel() = name(path);
+  if (path == Path::naive) return multiply_naive(product);
+
+  Product p = product;
+  const Plan plan = plan_of(path, {p.map.pixels, p.filters, p.map.length}, device);
+  const int tile = asked.tile != 0 ? asked.tile : plan.tile, all_turns = p.turns;
+  const int splits = std::min(asked.splits != 0 ? asked.splits : plan.splits, std::max(all_turns, 1));
+  p.turns = (all_turns + splits - 1) / splits;
+  p.splits = p.turns > 0 ? (all_turns + p.turns - 1) / p.turns : 1;  // none of them empty
+  last_kernel() += tile == 128 ? " 128x128" : " 64x64";
+  std::optional<cuda::Scratch> partial;
+  if (p.splits > 1) {
+    last_kernel() += " split " + std::to_string(p.splits);
+    partial.emplace(static_cast<std::size_t>(p.splits) * static_cast<std::size_t>(p.map.pixels) *
+                    static_cast<std::size_t>(p.filters) * sizeof(std::int32_t));
+    p.partial = partial->data<std::int32_t>();
+  }
+  if (path == Path::dp4a) {
+    multiply_dp4a(p, tile);
+  } else if (path == Path::tensor16) {
+    multiply_tensor16(p, tile);
+  } else {
+    multiply_tensor32(p, tile);
+  }
+  if (p.splits > 1) cuda::launch(int8_add_parts_kernel, blocks(p), threads, 0, p);
 }
 
 }  // namespace shrike::kernels::int8

@@ -61,6 +61,17 @@ __device__ __forceinline__ float requantize(const Product& p, int sum, std::int6
 // A code as a byte: negative ones in two's complement.
 __device__ __forceinline__ std::uint8_t code_byte(float y) { return static_cast<std::uint8_t>(static_cast<int>(y)); }
 
+// Output i, of row i / filters and column i % filters, from its sum.
+__device__ __forceinline__ void put(const Product& p, std::int64_t i, int sum) {
+  const std::int64_t row = i / p.filters;
+  const float y = requantize(p, sum, row, static_cast<int>(i - row * p.filters));
+  if (p.to.y == Dtype::f32) {
+    static_cast<float*>(p.y)[i] = y;
+  } else {
+    static_cast<std::uint8_t*>(p.y)[i] = code_byte(y);
+  }
+}
+
 template <bool Async> __device__ __forceinline__ void put_16(std::uint8_t* to, const void* from) {
   if constexpr (Async) {
     cuda::cp_async_16(to, from);
@@ -138,12 +149,13 @@ __global__ void __launch_bounds__(Multiply::threads, Multiply::blocks) int8_kern
   for (int i = static_cast<int>(threadIdx.x); i < m; i += threads) places[i] = row_place(p.map, tile_m + i);
   __syncthreads();
 
-  const int turns = (p.map.length + depth - 1) / depth;
+  const int all_turns = (p.map.length + depth - 1) / depth, first_turn = static_cast<int>(blockIdx.y) * p.turns;
+  const int turns = all_turns - first_turn < p.turns ? all_turns - first_turn : p.turns;
   const auto copy = [&](int turn) {
     if (turn < turns) {
       std::uint8_t* const stage = stages + turn % Stages * stage_bytes;
-      copy_codes<m, threads, Wide, Async>(p.map, places, turn * depth, stage);
-      copy_filters<n, threads, Wide, Async>(p, tile_n, turn * depth, stage + m * pitch);
+      copy_codes<m, threads, Wide, Async>(p.map, places, (first_turn + turn) * depth, stage);
+      copy_filters<n, threads, Wide, Async>(p, tile_n, (first_turn + turn) * depth, stage + m * pitch);
     }
     if constexpr (Async) cuda::cp_async_commit();  // an empty group too, so that counting groups counts turns
   };
@@ -159,6 +171,14 @@ __global__ void __launch_bounds__(Multiply::threads, Multiply::blocks) int8_kern
     sums.multiply(stage, stage + m * pitch);
   }
 
+  if (p.partial != nullptr) {
+    std::int32_t* const part = p.partial + static_cast<std::int64_t>(blockIdx.y) * p.map.pixels * p.filters;
+    sums.each([&](int i, int j, int sum) {
+      const int row = tile_m + i, column = tile_n + j;
+      if (row < p.map.pixels && column < p.filters) part[static_cast<std::int64_t>(row) * p.filters + column] = sum;
+    });
+    return;
+  }
   if (p.to.y == Dtype::f32) {
     sums.each([&](int i, int j, int sum) {
       const int row = tile_m + i, column = tile_n + j;
@@ -194,7 +214,7 @@ __global__ void __launch_bounds__(Multiply::threads, Multiply::blocks) int8_kern
 template <class Multiply, int Stages, bool Async> void launch_tiles(const Product& p) {
   const std::int64_t tiles_m = (std::int64_t{p.map.pixels} + Multiply::m - 1) / Multiply::m;
   const int tiles_n = (p.filters + Multiply::n - 1) / Multiply::n;
-  const auto blocks = static_cast<unsigned>(tiles_m * tiles_n);
+  const dim3 blocks(static_cast<unsigned>(tiles_m * tiles_n), static_cast<unsigned>(p.splits));
   constexpr std::size_t bytes = shared_bytes<Multiply, Stages>();
   const auto aligned = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
   if (p.map.channels % 16 == 0 && aligned(p.map.data) && aligned(p.weight)) {

@@ -1,22 +1,27 @@
 // Products of int8 codes on tensor cores: mma.sync m16n8k32 from sm_80, m8n8k16 on sm_75. Fragments: kernels/mma.hpp.
 //
-// A warp owns WarpM x WarpN of the tile. For 32 bytes of K and 64 x 32 it loads four fragments of A and four of B by six
-// ldmatrix.x4, 3 KiB, and issues 16 mma of 4,096 multiply-adds. An H100's multiprocessor reaches about 0.6 of its 4,096
+// A warp owns WarpM x WarpN of the tile. For 32 bytes of K and 64 x 64 it loads four fragments of A and eight of B by eight
+// ldmatrix.x4, 4 KiB, and issues 32 mma of 4,096 multiply-adds. An H100's multiprocessor reaches about 0.6 of its 4,096
 // multiply-adds a clock by mma.sync; at that rate a turn of a 128 x 128 tile, 1,048,576 multiply-adds, takes 427 clocks. Its
-// eight warps read 48 KiB of shared memory and the copies write 16: 512 clocks, so shared memory is the bound, at half of the
-// peak.
+// four warps read 32 KiB of shared memory and the copies write 16: 384 clocks, so mma is the bound. Half as many warps as
+// with 64 x 32 (which would take 512 clocks), but each has 32 sums under way that do not wait for each other.
 #include "kernels/int8.cuh"
 
 namespace shrike::kernels::int8 {
 namespace {
 
-template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 {
+// The parts of a tile that its warps own.
+template <int M, int N, int WarpM, int WarpN> struct Warps {
   static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
-  static constexpr int blocks = 512 / threads;  // 128 registers a thread
-  int sums[WarpM / 16][WarpN / 8][4] = {};
+  static constexpr int blocks = (WarpM * WarpN > 2048 ? 256 : 512) / threads;  // 255 or 128 registers a thread
 
   __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
   __device__ __forceinline__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % (N / WarpN) * WarpN; }
+};
+
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 : Warps<M, N, WarpM, WarpN> {
+  using Warps<M, N, WarpM, WarpN>::warp_row, Warps<M, N, WarpM, WarpN>::warp_column;
+  int sums[WarpM / 16][WarpN / 8][4] = {};
 
   __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -61,13 +66,9 @@ template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 {
   }
 };
 
-template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 {
-  static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
-  static constexpr int blocks = 512 / threads;  // 128 registers a thread
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 : Warps<M, N, WarpM, WarpN> {
+  using Warps<M, N, WarpM, WarpN>::warp_row, Warps<M, N, WarpM, WarpN>::warp_column;
   int sums[WarpM / 8][WarpN / 8][2] = {};
-
-  __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
-  __device__ __forceinline__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % (N / WarpN) * WarpN; }
 
   __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -111,8 +112,8 @@ template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 {
 void multiply_tensor32(const Product& p, int tile) {
   const bool is_signed = p.to.x == Dtype::s8;
   if (tile == 128) {
-    return is_signed ? launch_tiles<Tensor32<128, 128, 64, 32, true>, 3, true>(p)
-                     : launch_tiles<Tensor32<128, 128, 64, 32, false>, 3, true>(p);
+    return is_signed ? launch_tiles<Tensor32<128, 128, 64, 64, true>, 3, true>(p)
+                     : launch_tiles<Tensor32<128, 128, 64, 64, false>, 3, true>(p);
   }
   return is_signed ? launch_tiles<Tensor32<64, 64, 32, 32, true>, 4, true>(p)
                    : launch_tiles<Tensor32<64, 64, 32, 32, false>, 4, true>(p);

@@ -24,12 +24,7 @@ __global__ void quantized_groups_kernel(int8::Product p, int channels, int filte
         sum += code * weight[tap * channels + c];
       }
     }
-    const float y = int8::requantize(p, sum, row, k);
-    if (p.to.y == Dtype::f32) {
-      static_cast<float*>(p.y)[i] = y;
-    } else {
-      static_cast<std::uint8_t*>(p.y)[i] = int8::code_byte(y);
-    }
+    int8::put(p, i, sum);
   }
 }
 

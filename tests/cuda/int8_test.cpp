@@ -12,8 +12,9 @@ using quantized::code_types;
 
 namespace {
 
-const Choice choices[] = {{Path::automatic, 0}, {Path::naive, 0},      {Path::dp4a, 64},     {Path::dp4a, 128},
-                          {Path::tensor16, 64}, {Path::tensor16, 128}, {Path::tensor32, 64}, {Path::tensor32, 128}};
+const Choice choices[] = {{Path::automatic, 0}, {Path::naive, 0},        {Path::dp4a, 64},        {Path::dp4a, 128},
+                          {Path::tensor16, 64}, {Path::tensor16, 128},   {Path::tensor32, 64},    {Path::tensor32, 128},
+                          {Path::dp4a, 64, 3},  {Path::tensor16, 64, 2}, {Path::tensor32, 64, 5}, {Path::tensor32, 128, 2}};
 
 Tensors on(Device device, const Tensors& tensors) {
   Tensors result;
@@ -26,7 +27,7 @@ template <class Op> void check(const Op& op, const Tensors& in) {
   const Tensor expected = call(op, in)[0];
   const Tensors moved = on(Device::cuda, in);
   for (const Choice& choice : choices) {
-    INFO("path " << static_cast<int>(choice.path) << ", tile " << choice.tile);
+    INFO("path " << static_cast<int>(choice.path) << ", tile " << choice.tile << ", splits " << choice.splits);
     kernels::int8::choice() = choice;
     CHECK(quantized::same(call(op, moved)[0].to(Device::cpu), expected));
   }
@@ -109,6 +110,17 @@ TEST_CASE("int8 linear layers on the device equal the CPU's to the bit") {
     }
     ++number;
   }
+}
+
+TEST_CASE("K is split where tiles alone would leave multiprocessors idle, and nowhere else") {
+  const cuda::Properties h100{"H100 SXM", 90, 132, 227 * 1024};
+  using kernels::int8::plan_of;
+  const auto conv3 = plan_of(Path::tensor32, {30000, 256, 2304}, h100), fc6 = plan_of(Path::tensor32, {300, 4096, 25088}, h100);
+  CHECK(conv3.tile == 128);
+  CHECK(conv3.splits == 1);
+  CHECK(fc6.splits > 1);
+  CHECK(fc6.splits <= 25088 / 64 / 8);
+  for (const std::int64_t length : {1, 64, 576}) CHECK(plan_of(Path::dp4a, {1, 1, length}, h100).splits == 1);
 }
 
 TEST_CASE("int8 sums of 25088 products at the ends of the range are exact on the device") {
