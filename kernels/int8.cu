@@ -3,6 +3,7 @@
 
 #include "kernels/int8.cuh"
 #include "shrike/core/last_kernel.hpp"
+#include "src/cuda/providers.hpp"
 
 namespace shrike::kernels::int8 {
 namespace {
@@ -93,27 +94,15 @@ Product product(const Conv2dSizes& z, const Requantize& to, const QuantizedOpera
 
 void multiply_naive(const Product& p) { cuda::launch(int8_naive_kernel, blocks(p), threads, 0, p); }
 
-void multiply(const Product& product) {
-  if (product.map.pixels == 0) return;
-  const cuda::Properties& device = cuda::properties();
-  const Choice& asked = choice();
-  Path path = asked.path;
-  if (path == Path::automatic) {
-    path = device.compute_capability >= 80 ? Path::tensor32 : device.compute_capability >= 75 ? Path::tensor16 : Path::dp4a;
-  }
-  last_kernel() = name(path);
-  if (path == Path::naive) return multiply_naive(product);
+namespace {
 
+// By one of our tiled kernels, K in so many parts.
+void multiply_tiled(const Product& product, Path path, int tile, int splits) {
   Product p = product;
-  const Plan plan = plan_of(path, {p.map.pixels, p.filters, p.map.length}, device);
-  const int tile = asked.tile != 0 ? asked.tile : plan.tile, all_turns = p.turns;
-  const int splits = std::min(asked.splits != 0 ? asked.splits : plan.splits, std::max(all_turns, 1));
-  p.turns = (all_turns + splits - 1) / splits;
-  p.splits = p.turns > 0 ? (all_turns + p.turns - 1) / p.turns : 1;  // none of them empty
-  last_kernel() += tile == 128 ? " 128x128" : " 64x64";
+  p.turns = (product.turns + splits - 1) / std::max(splits, 1);
+  p.splits = p.turns > 0 ? (product.turns + p.turns - 1) / p.turns : 1;  // none of them empty
   std::optional<cuda::Scratch> partial;
   if (p.splits > 1) {
-    last_kernel() += " split " + std::to_string(p.splits);
     partial.emplace(static_cast<std::size_t>(p.splits) * static_cast<std::size_t>(p.map.pixels) *
                     static_cast<std::size_t>(p.filters) * sizeof(std::int32_t));
     p.partial = partial->data<std::int32_t>();
@@ -126,6 +115,63 @@ void multiply(const Product& product) {
     multiply_tensor32(p, tile);
   }
   if (p.splits > 1) cuda::launch(int8_add_parts_kernel, blocks(p), threads, 0, p);
+}
+
+std::string name(Path path, int tile, int splits) {
+  return message(name(path), ' ', tile, 'x', tile, splits > 1 ? message(" split ", splits) : "");
+}
+
+// Rows of A as they lie in memory.
+bool is_matrix(const Product& p) {
+  const CodeMap& map = p.map;
+  return map.length == map.channels && map.stride == 1 && map.padding == 0;
+}
+
+}  // namespace
+
+void multiply(const Product& product) {
+  if (product.map.pixels == 0) return;
+  const cuda::Properties& device = cuda::properties();
+  const Choice& asked = choice();
+  Path path = asked.path;
+  if (path == Path::automatic) {
+    path = device.compute_capability >= 80 ? Path::tensor32 : device.compute_capability >= 75 ? Path::tensor16 : Path::dp4a;
+  }
+  last_kernel() = name(path);
+  if (path == Path::naive) return multiply_naive(product);
+  const gemm::Product sizes{product.map.pixels, product.filters, product.map.length};
+  const Plan plan = plan_of(path, sizes, device);
+  if (asked.path != Path::automatic) {
+    const int tile = asked.tile != 0 ? asked.tile : plan.tile, splits = asked.splits != 0 ? asked.splits : plan.splits;
+    last_kernel() = name(path, tile, splits);
+    return multiply_tiled(product, path, tile, splits);
+  }
+
+  std::vector<cuda::Way> ways;
+  const auto add = [&](Path by, int tile, int splits) {
+    ways.push_back({name(by, tile, splits), [&product, by, tile, splits] { multiply_tiled(product, by, tile, splits); }});
+  };
+  add(path, plan.tile, plan.splits);
+  const int other = 192 - plan.tile;
+  add(path, other, gemm::plan(sizes, tile_model(path, other), device).splits);
+  if (path != Path::dp4a) {
+    const Plan scalar = plan_of(Path::dp4a, sizes, device);
+    add(Path::dp4a, scalar.tile, scalar.splits);
+  }
+  std::optional<cuda::Scratch> sums;  // cuBLAS has products of s8 alone, and does not requantize
+  if (is_matrix(product) && product.to.x == Dtype::s8 && !SHRIKE_CUDA_HOST) {
+    sums.emplace(static_cast<std::size_t>(sizes.m * sizes.n) * sizeof(std::int32_t));
+    Product p = product;
+    p.partial = sums->data<std::int32_t>();
+    cuda::add_vendor_product(ways, sizes.m, sizes.n, sizes.k, reinterpret_cast<const std::int8_t*>(p.map.data), p.weight,
+                             p.partial, [p] { cuda::launch(int8_add_parts_kernel, blocks(p), threads, 0, p); });
+  }
+  const CodeMap& map = product.map;
+  cuda::run_best({"int8_product",
+                  {map.length, map.taps_w, map.channels, map.stride, map.padding, map.dilation, product.filters,
+                   product.to.x == Dtype::s8, product.to.y == Dtype::f32, product.residual != nullptr},
+                  {sizes.m, 1}},
+                 ways);
 }
 
 }  // namespace shrike::kernels::int8

@@ -18,7 +18,10 @@ constexpr std::uint64_t workspace_limit = std::uint64_t{32} << 20;
 // Programs are long, and so is the time between a call and its failure: the message names the call and what was multiplied.
 void check(cublasStatus_t status, const char* call, const Product& p) {
   SHRIKE_CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLAS: ", call, ": ", cublasLtGetStatusString(status), ", for a product of [",
-               p.m, ", ", p.k, "] and [", p.k, ", ", p.n, "]", p.tf32 ? " in TF32" : " in float32");
+               p.m, ", ", p.k, "] and [", p.k, ", ", p.n, "]",
+               p.s8     ? " of s8"
+               : p.tf32 ? " in TF32"
+                        : " in float32");
 }
 
 template <auto destroy> struct Destroy {
@@ -60,18 +63,17 @@ void prefer(const Preference& preference, cublasLtMatmulPreferenceAttributes_t a
         "cublasLtMatmulPreferenceSetAttribute", p);
 }
 
-Layout layout(std::int64_t rows, std::int64_t columns, const Product& p) {
+Layout layout(std::int64_t rows, std::int64_t columns, cudaDataType type, const Product& p) {
   cublasLtMatrixLayout_t made = nullptr;
-  check(cublasLtMatrixLayoutCreate(&made, CUDA_R_32F, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns),
-                                   rows),
+  check(cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows),
         "cublasLtMatrixLayoutCreate", p);
   return Layout(made);
 }
 
 Plan::Plan(cublasLtHandle_t handle, const Product& p, const Alignments& aligned, const float* bias) {
   cublasLtMatmulDesc_t made = nullptr;
-  check(cublasLtMatmulDescCreate(&made, p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
-        "cublasLtMatmulDescCreate", p);
+  const cublasComputeType_t compute = p.s8 ? CUBLAS_COMPUTE_32I : p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  check(cublasLtMatmulDescCreate(&made, compute, p.s8 ? CUDA_R_32I : CUDA_R_32F), "cublasLtMatmulDescCreate", p);
   description.reset(made);
   set(*this, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, p);
   set(*this, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, p);
@@ -82,9 +84,10 @@ Plan::Plan(cublasLtHandle_t handle, const Product& p, const Alignments& aligned,
     set(*this, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue, p);
   }
   if (p.bias) set(*this, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias, p);
-  first = p.transpose_b ? layout(p.k, p.n, p) : layout(p.n, p.k, p);
-  second = p.transpose_a ? layout(p.m, p.k, p) : layout(p.k, p.m, p);
-  result = layout(p.n, p.m, p);
+  const cudaDataType in = p.s8 ? CUDA_R_8I : CUDA_R_32F;
+  first = p.transpose_b ? layout(p.k, p.n, in, p) : layout(p.n, p.k, in, p);
+  second = p.transpose_a ? layout(p.m, p.k, in, p) : layout(p.k, p.m, in, p);
+  result = layout(p.n, p.m, p.s8 ? CUDA_R_32I : CUDA_R_32F, p);
 
   cublasLtMatmulPreference_t wanted = nullptr;
   check(cublasLtMatmulPreferenceCreate(&wanted), "cublasLtMatmulPreferenceCreate", p);
@@ -124,9 +127,8 @@ Library& library(const Product& p) {
   return library;
 }
 
-}  // namespace
-
-void multiply(const Product& p, const float* a, const float* b, const float* bias, float* c) {
+// The factors and the result are of Product's types; so are one and zero.
+template <class Number> void multiply(const Product& p, const void* a, const void* b, const float* bias, Number* c) {
   Library& cublas = library(p);
   const Alignments aligned{alignment(a), alignment(b), p.bias ? alignment(bias) : 0, alignment(c)};
   auto found = cublas.plans.find({p, aligned});
@@ -137,11 +139,23 @@ void multiply(const Product& p, const float* a, const float* b, const float* bia
   const Plan& plan = found->second;
   if (p.bias) set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias, p);
   const Scratch workspace(plan.workspace);
-  const float one = 1, zero = 0;
+  const Number one = 1, zero = 0;
   check(cublasLtMatmul(cublas.handle.get(), plan.description.get(), &one, b, plan.first.get(), a, plan.second.get(), &zero, c,
                        plan.result.get(), c, plan.result.get(), &plan.algorithm, workspace.data<void>(), plan.workspace,
                        stream()),
         "cublasLtMatmul", p);
+}
+
+}  // namespace
+
+void multiply(const Product& p, const float* a, const float* b, const float* bias, float* c) {
+  multiply<float>(p, a, b, bias, c);
+}
+
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a, const std::int8_t* b, std::int32_t* c) {
+  Product p{false, true, m, n, k};
+  p.s8 = true;
+  multiply<std::int32_t>(p, a, b, nullptr, c);
 }
 
 std::string version() {

@@ -73,6 +73,9 @@ std::string tune_environment() { return "host"; }
 
 void add_vendor_product(std::vector<Way>&, bool, bool, std::int64_t, std::int64_t, std::int64_t, const float*, const float*,
                         const float*, bool, float*) {}
+
+void add_vendor_product(std::vector<Way>&, std::int64_t, std::int64_t, std::int64_t, const std::int8_t*, const std::int8_t*,
+                        std::int32_t*, const std::function<void()>&) {}
 #else
 std::string cudnn_version() {
 #if SHRIKE_HAS_CUDNN
@@ -94,6 +97,17 @@ void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose
                         std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c) {
   const cublas::Product product{transpose_a, transpose_b, m, n, k, bias != nullptr, relu, cuda_settings().tf32};
   ways.push_back({"cublas", [=] { cublas::multiply(product, a, b, bias, c); }, true});
+}
+
+void add_vendor_product(std::vector<Way>& ways, std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a,
+                        const std::int8_t* b, std::int32_t* c, const std::function<void()>& rest) {
+  if (n % 4 != 0 || k % 4 != 0) return;
+  ways.push_back({"cublas",
+                  [=] {
+                    cublas::multiply(m, n, k, a, b, c);
+                    rest();
+                  },
+                  true});
 }
 #endif
 

@@ -45,6 +45,10 @@ void add_vendor_backward_weight(std::vector<Way>& ways, const kernels::Conv2dSiz
 void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
                         std::int64_t k, const float* a, const float* b, const float* bias, bool relu, float* c);
 
+// Adds cuBLAS's product of s8 codes c [m, n] = a [m, k] b [n, k]^T, in s32, where it has one, then `rest`.
+void add_vendor_product(std::vector<Way>& ways, std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a,
+                        const std::int8_t* b, std::int32_t* c, const std::function<void()>& rest);
+
 // Everything that measurements depend on: device, driver, libraries.
 std::string tune_environment();
 
