@@ -22,11 +22,12 @@ Tensors on(Device device, const Tensors& tensors) {
   return result;
 }
 
-// Every way to multiply against the CPU.
-template <class Op> void check(const Op& op, const Tensors& in) {
+// Every way to multiply against the CPU; without large tiles where they would only take longer.
+template <class Op> void check(const Op& op, const Tensors& in, bool large = true) {
   const Tensor expected = call(op, in)[0];
   const Tensors moved = on(Device::cuda, in);
   for (const Choice& choice : choices) {
+    if (choice.tile == 128 && !large) continue;
     INFO("path " << static_cast<int>(choice.path) << ", tile " << choice.tile << ", splits " << choice.splits);
     kernels::int8::choice() = choice;
     CHECK(quantized::same(call(op, moved)[0].to(Device::cpu), expected));
@@ -134,7 +135,7 @@ TEST_CASE("int8 sums of 25088 products at the ends of the range are exact on the
       const bool negative = i / 25088 < 2 ? i / 25088 == 1 : random.below(2) == 0;
       weight.data<std::int8_t>()[i] = negative ? -127 : 127;
     }
-    check(op, {x, weight, zeros({8}, Dtype::s32), full({8}, 1.0f)});
+    check(op, {x, weight, zeros({8}, Dtype::s32), full({8}, 1.0f)}, false);
   }
 }
 
