@@ -2,9 +2,13 @@
 #pragma once
 
 #include "benchmarks/timing.hpp"
+#include "shrike/core/cuda.hpp"
 #include "shrike/core/parallel.hpp"
 #include "src/cpu/int8_kernels.hpp"
 #include "src/cpu/simd.hpp"
+#if SHRIKE_HAS_CUDA
+#include "kernels/ceiling.hpp"
+#endif
 
 namespace shrike::apps {
 
@@ -53,5 +57,21 @@ template <class Spin> double ceiling(const Spin& spin) {
 
 inline double float_ceiling() { return ceiling(spin_float); }
 inline double int8_ceiling() { return ceiling(int8::kernels().spin); }
+
+// Operations a second of each kind, two to a multiplication.
+struct Ceilings {
+  double fp32 = 0, tf32 = 0, int8 = 0;
+};
+
+inline Ceilings measure_ceilings(Device device) {
+  if (device == Device::cpu) return {float_ceiling(), 0, int8_ceiling()};
+#if SHRIKE_HAS_CUDA
+  constexpr int rounds = SHRIKE_CUDA_HOST ? 16 : 4096;
+  const auto of = [](cuda::Unit unit) { return cuda::ceiling(unit, rounds).operations_per_second; };
+  return {of(cuda::Unit::ffma), of(cuda::Unit::mma_tf32), of(cuda::Unit::mma_s8)};
+#else
+  return {};
+#endif
+}
 
 }  // namespace shrike::apps

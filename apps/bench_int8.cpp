@@ -245,12 +245,12 @@ int bench(Arguments a) {
     summaries[1].bytes = std::filesystem::file_size(a.quantized);
   }
   std::vector<Column> columns;
-  const double most_float = cpu ? float_ceiling() : 0, most_int8 = cpu ? int8_ceiling() : 0;
+  const Ceilings most = measure_ceilings(device);
   for (Subject& subject : subjects) {
     Column& column = subject.column;
     for (const auto& part : layers[columns.size()]) column.layers.insert(column.layers.end(), part.begin(), part.end());
-    column.float_ceiling = most_float;
-    column.ceiling = column.name == "int8" ? most_int8 : most_float;
+    column.float_ceiling = subject.tf32 ? most.tf32 : most.fp32;
+    column.ceiling = column.name == "int8" ? most.int8 : column.float_ceiling;
     columns.push_back(std::move(column));
   }
 

@@ -100,8 +100,7 @@ inline void print_tables(const std::vector<Column>& columns) {
   for (const Column& column : columns) {
     if (column.ceiling > 0) std::printf(", %.0f GOP/s for %s", 1e-9 * column.ceiling, column.name.c_str());
   }
-  std::printf(columns[0].ceiling > 0 ? " here:\nmultiplications and additions on registers alone, all threads.\n"
-                                     : ".\nOn a device no ceiling is measured.\n");
+  std::printf(columns[0].ceiling > 0 ? " here:\nmultiplications and additions on registers alone, all threads.\n" : ".\n");
 }
 
 inline void write_times(JsonWriter& json, const Times& times) {

@@ -8,11 +8,16 @@
 #include <cstdio>
 #include <functional>
 
+#include "kernels/ceiling.hpp"
 #include "kernels/conv.hpp"
+#include "kernels/int8.hpp"
 #include "shrike/core/cuda.hpp"
+#include "shrike/core/last_kernel.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/io/json.hpp"
 #include "shrike/ops/nms.hpp"
+#include "shrike/ops/quantized_conv.hpp"
+#include "shrike/ops/quantized_linear.hpp"
 #include "shrike/ops/roi.hpp"
 
 using namespace shrike;
@@ -116,6 +121,67 @@ void products(const Options& options) {
   }
 }
 
+Tensor random_codes(const Shape& shape, Dtype dtype) {
+  Random random(3, RandomStream::test);
+  const Tensor result(shape, dtype);
+  auto* const codes = static_cast<std::int8_t*>(result.raw());
+  for (std::int64_t i = 0; i < result.numel(); ++i) codes[i] = static_cast<std::int8_t>(random.below(127));
+  return result.to(Device::cuda);
+}
+
+// Int8 by tensor cores, by dp4a and, where it is a matrix product of s8, by cuBLAS; beside what the instructions do on
+// registers alone.
+void int8_products(const Options& options) {
+  using kernels::int8::Path;
+  const int rounds = SHRIKE_CUDA_HOST ? 4 : 4096;
+  const double mma = cuda::ceiling(cuda::Unit::mma_s8, rounds).operations_per_second;
+  const double dp4a = cuda::ceiling(cuda::Unit::dp4a, rounds).operations_per_second;
+  std::printf("\nOn registers alone: mma of s8 %.1f TOP/s, dp4a %.1f TOP/s.\n\n", 1e-12 * mma, 1e-12 * dp4a);
+  std::printf("| int8 layer | kernel | ms | TOP/s | of its instruction's ceiling |\n|---|---|---|---|---|\n");
+  const auto row = [&](const char* layer, const Op& op, const Tensors& in, double operations) {
+    const bool vendor = in[0].dtype() == Dtype::s8;
+    for (const Path path : {Path::tensor32, Path::dp4a, Path::automatic}) {
+      if (path == Path::automatic && (!vendor || SHRIKE_CUDA_HOST)) continue;
+      kernels::int8::choice().path = path;
+      cuda_settings().provider = path == Path::automatic ? CudaSettings::Provider::vendor : CudaSettings::Provider::native;
+      const double seconds = median_seconds(options.runs, [&] { op.forward(in); });
+      std::printf("| %s, %s | %s | %.4f | %.1f | %.2f |\n", layer, name(in[0].dtype()), last_kernel().c_str(), 1e3 * seconds,
+                  1e-12 * operations / seconds, operations / seconds / (path == Path::dp4a ? dp4a : mma));
+    }
+    kernels::int8::choice() = {};
+    std::fflush(stdout);
+  };
+  const auto epilogue = [](std::int64_t k) {
+    return std::pair(zeros({k}, Dtype::s32, Device::cuda), full({k}, 1e-3f, Device::cuda));
+  };
+  struct Layer {
+    const char* name;
+    std::int64_t c, k, scale;
+  };
+  for (const Layer& layer : {Layer{"conv3_1", 128, 256, 4}, Layer{"conv3_2", 256, 256, 4}, Layer{"conv4_1", 256, 512, 8},
+                             Layer{"conv4_2", 512, 512, 8}, Layer{"conv5_1", 512, 512, 16}}) {
+    const std::int64_t c = layer.c * options.channels / 64, k = layer.k * options.channels / 64;
+    const std::int64_t h = std::max<std::int64_t>(options.height / layer.scale, 1),
+                       w = std::max<std::int64_t>(options.width / layer.scale, 1);
+    QuantizedConv2d op;
+    op.padding = 1;
+    op.output = "u8";
+    op.relu = true;
+    const auto [bias, multiplier] = epilogue(k);
+    row(layer.name, op, {random_codes({1, h, w, c}, Dtype::u8), random_codes({k, 3, 3, c}, Dtype::s8), bias, multiplier},
+        18.0 * static_cast<double>(h * w * c * k));
+  }
+  for (const Dtype dtype : {Dtype::u8, Dtype::s8}) {
+    const std::int64_t in = 49 * 8 * options.channels, out = 64 * options.channels;
+    QuantizedLinear op;
+    op.output = "u8";
+    op.relu = true;
+    const auto [bias, multiplier] = epilogue(out);
+    row("fc6", op, {random_codes({options.regions, in}, dtype), random_codes({out, in}, Dtype::s8), bias, multiplier},
+        2.0 * static_cast<double>(options.regions * in * out));
+  }
+}
+
 Tensor random_boxes(std::int64_t count, const Options& options, bool image_index) {
   Random random(2, RandomStream::test);
   const auto height = static_cast<float>(options.height), width = static_cast<float>(options.width);
@@ -165,6 +231,7 @@ int run(const Options& options) {
               static_cast<long long>(options.height), static_cast<long long>(options.width),
               static_cast<long long>(options.channels), options.runs);
   products(options);
+  int8_products(options);
   std::printf("\n| kernel | ms |\n|---|---|\n");
   std::printf("| RoIAlign forward, %lld regions | %.4f |\n", static_cast<long long>(options.regions),
               1e3 * roi_align_seconds(options, false));
