@@ -120,6 +120,7 @@ void CachingAllocator::release(Recording& recording) noexcept {
     if (live_.contains(block)) continue;
     const auto [first, last] = idle_.equal_range(size);
     idle_.erase(std::find_if(first, last, [&, b = block](const auto& entry) { return entry.second == b; }));
+    if (host_memory_) mark_used(block, 0, size);
     stats_.in_use -= size;
     stats_.cached += size;
     free_.emplace(size, block);

@@ -208,13 +208,13 @@ TEST_CASE("a thousand sizes of images do not grow the memory of graphs, and they
     const auto model = detector("vgg11", 10);
     const std::size_t weights = memory.stats().in_use;
     // Of a graph alone, for the largest size.
-    const Images largest = images(0, 1, 96, 96);
+    const Images largest = images(0, 1, 64, 64);
     for (int i = 0; i < 2; ++i) detect(*model, largest);
     const std::size_t alone = memory.stats().in_use - weights;
     REQUIRE(model->replay().graphs() == 1);
     std::size_t most = 0;
-    for (int i = 0; i < 40; ++i) {
-      const Images some = images(0, 1, 96 - 2 * (i % 20), 60 + 9 * (i % 5));
+    for (int i = 0; i < 16; ++i) {
+      const Images some = images(0, 1, 64 - 2 * (i % 8), 32 + 8 * (i % 5));
       for (int repeat = 0; repeat < 2; ++repeat) detect(*model, some);
       most = std::max(most, memory.stats().in_use - weights);
     }
