@@ -64,7 +64,10 @@ struct Ceilings {
 };
 
 inline Ceilings measure_ceilings(Device device) {
-  if (device == Device::cpu) return {float_ceiling(), 0, int8_ceiling()};
+  if (device == Device::cpu) {
+    const double most = float_ceiling();
+    return {most, most, int8_ceiling()};  // there is no TF32
+  }
 #if SHRIKE_HAS_CUDA
   constexpr int rounds = SHRIKE_CUDA_HOST ? 16 : 4096;
   const auto of = [](cuda::Unit unit) { return cuda::ceiling(unit, rounds).operations_per_second; };
