@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include "graph.hpp"
 #include "shrike/core/autograd.hpp"
@@ -63,7 +64,7 @@ void record(Entry& entry, const Tensors& inputs, const Replay::Work& work) {
 
 // Recording, launching and the copies around a launch are one step: graphs share their memory. Nothing is allocated under this
 // lock but by recordings, which never call release_all().
-std::timed_mutex mutex;
+std::mutex mutex;
 
 }  // namespace
 
@@ -176,8 +177,12 @@ bool Replay::release_all() {
   std::list<Entry> dropped;
   std::list<Dependencies> replaced;
   // A recording may wait for a lock (the autotuner's) that the caller holds: better out of memory than for ever.
-  const std::unique_lock lock(mutex, std::chrono::seconds(5));
-  if (!lock) return false;
+  std::unique_lock lock(mutex, std::defer_lock);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (!lock.try_lock()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   for (State* state : State::all()) {
     dropped.splice(dropped.end(), state->entries);
     replaced.push_back(std::exchange(state->dependencies, {}));
