@@ -3,8 +3,7 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
-#include "models/detector.hpp"
-#include "reference.hpp"
+#include "quantized_detector.hpp"
 
 using namespace shrike;
 using namespace shrike::models;
@@ -34,27 +33,11 @@ void coarsen(Prepared& prepared, float factor) {
 }
 
 DetectorConfig small(const std::string& backbone) {
-  DetectorConfig config;
-  config.backbone = backbone;
-  config.width = 8;
-  config.batch_norm = true;
-  config.head_width = 24;
-  config.roi_size = 3;
+  DetectorConfig config = quantized::small_detector(backbone);
   config.anchor_sizes = {16, 32};
   config.test_pre_nms = 60;
   config.test_post_nms = 20;
-  config.classes = {"a", "b"};
   return config;
-}
-
-NextImages images(int count, std::uint64_t seed) {
-  auto random = std::make_shared<Random>(seed, RandomStream::test);
-  auto left = std::make_shared<int>(count);
-  return [=]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
-    if ((*left)-- == 0) return std::nullopt;
-    const int height = 65 + 7 * *left, width = 80 - 3 * *left;
-    return std::pair{random_tensor({1, height, width, 3}, *random), std::vector<ImageSize>{{height, width}}};
-  };
 }
 
 }  // namespace
@@ -111,14 +94,14 @@ TEST_CASE("after the correction the means of a coarse detector are the float one
   PrepareOptions options;
   options.keep_float = {"*.fc7"};
   const PreparedDetector prepared = prepare_detector(fused, options);
-  calibrate(prepared, images(3, 2));
+  calibrate(prepared, quantized::random_images(3, 2));
   for (const auto& part : prepared.parts) coarsen(*part, 16);
 
   // What there was to correct: each part on the inputs that it would have.
   const auto measure = [&](std::size_t part) {
     LayerSums floats(*fused.parts[part]), quantized(*prepared.parts[part]);
     const auto reference = join(fused.parts, fused.options);
-    for (NextImages next = images(3, 2); const auto batch = next();) {
+    for (NextImages next = quantized::random_images(3, 2); const auto batch = next();) {
       const Tensors maps = reference->forward({batch->first});
       const Tensors rounded = prepared.parts[0]->forward({batch->first});
       const Tensor rois = boxes_to_rois(reference->regions(maps, batch->first, batch->second)[0], 0);
@@ -132,7 +115,7 @@ TEST_CASE("after the correction the means of a coarse detector are the float one
   };
   std::array<double, 3> errors{};
   for (std::size_t i = 0; i < 3; ++i) errors[i] = measure(i);
-  const BiasReport report = correct_biases(fused, prepared, [] { return images(3, 2); });
+  const BiasReport report = correct_biases(fused, prepared, [] { return quantized::random_images(3, 2); });
   INFO(report.to_string());
   std::size_t layers = 0;
   for (std::size_t i = 0; i < 3; ++i) {
@@ -161,7 +144,8 @@ TEST_CASE("without images there is nothing to correct by") {
   nn::initialize(*model, 3);
   const FusedDetector fused = fuse_detector(*model);
   const PreparedDetector prepared = prepare_detector(fused, {});
-  calibrate(prepared, images(1, 4));
-  CHECK(error_of([&] { correct_biases(fused, prepared, [] { return images(0, 4); }); }).find("without images") !=
-        std::string::npos);
+  calibrate(prepared, quantized::random_images(1, 4));
+  CHECK(error_of([&] {
+          correct_biases(fused, prepared, [] { return quantized::random_images(0, 4); });
+        }).find("without images") != std::string::npos);
 }

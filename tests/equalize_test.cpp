@@ -2,9 +2,7 @@
 #include "shrike/quant/equalize.hpp"
 
 #include "catch.hpp"
-#include "models/detector.hpp"
-#include "models/quantized.hpp"
-#include "reference.hpp"
+#include "quantized_detector.hpp"
 #include "shrike/ops/elementwise.hpp"
 #include "shrike/ops/layout.hpp"
 #include "shrike/ops/pool.hpp"
@@ -165,14 +163,7 @@ TEST_CASE("an equalised detector makes what it made, is quantized, and its calib
   const NoGrad no_grad;
   const std::string backbone = GENERATE("vgg11", "resnet18");
   INFO(backbone);
-  models::DetectorConfig config;
-  config.backbone = backbone;
-  config.width = 8;
-  config.batch_norm = true;
-  config.head_width = 24;
-  config.roi_size = 3;
-  config.classes = {"a", "b"};
-  const auto model = models::make_detector(config);
+  const auto model = models::make_detector(quantized::small_detector(backbone));
   nn::initialize(*model, 5);
   Random random(2, RandomStream::test);
   for (auto& [name, tensor] : nn::named_parameters(*model)) {  // norms of random gain, as training makes them

@@ -2,8 +2,7 @@
 #include <cmath>
 
 #include "catch.hpp"
-#include "models/detector.hpp"
-#include "reference.hpp"
+#include "quantized_detector.hpp"
 #include "shrike/graph/fuse.hpp"
 #include "shrike/ops/quantize.hpp"
 #include "shrike/ops/softmax.hpp"
@@ -60,17 +59,6 @@ double steps_apart(const Graph& prepared, const Graph& converted, const Tensors&
   return worst;
 }
 
-models::DetectorConfig small(const std::string& backbone) {
-  models::DetectorConfig config;
-  config.backbone = backbone;
-  config.width = 8;
-  config.batch_norm = true;
-  config.head_width = 24;
-  config.roi_size = 3;
-  config.classes = {"a", "b"};
-  return config;
-}
-
 bool has_float_between(const Graph& graph, const std::set<std::string>& allowed) {
   for (const std::string& name : float_values(graph, true)) {
     if (!allowed.contains(name)) return true;
@@ -83,7 +71,7 @@ bool has_float_between(const Graph& graph, const std::set<std::string>& allowed)
 TEST_CASE("converted backbones, residual blocks included, are within a step of fake-quantize in every layer") {
   Random random(1, RandomStream::test);
   for (const std::string name : {"vgg11", "resnet18"}) {
-    const auto model = models::make_detector(small(name));
+    const auto model = models::make_detector(quantized::small_detector(name));
     nn::initialize(*model, 2);
     const auto graph = trace(*model->backbone(), {random_tensor({1, 48, 48, 3}, random)});
     fuse(*graph);
@@ -113,7 +101,7 @@ TEST_CASE("converted backbones, residual blocks included, are within a step of f
 TEST_CASE("codes go from the backbone through both heads without a float between") {
   Random random(2, RandomStream::test);
   for (const std::string name : {"vgg11", "resnet18"}) {
-    auto config = small(name);
+    auto config = quantized::small_detector(name);
     const auto model = models::make_detector(config);
     nn::initialize(*model, 3);
     const Tensor image = random_tensor({1, 64, 80, 3}, random);
@@ -164,7 +152,7 @@ TEST_CASE("codes go from the backbone through both heads without a float between
 
 TEST_CASE("layers kept in float are listed, with their reformats, and compute the same") {
   Random random(3, RandomStream::test);
-  const auto model = models::make_detector(small("vgg11"));
+  const auto model = models::make_detector(quantized::small_detector("vgg11"));
   nn::initialize(*model, 4);
   const Tensor x = random_tensor({1, 48, 48, 3}, random);
   const auto graph = trace(*model->backbone(), {x});
@@ -215,7 +203,7 @@ TEST_CASE("channels of no or tiny weights keep their bias") {
 
 TEST_CASE("dynamic: weights in f16 or s8, computed in float") {
   Random random(5, RandomStream::test);
-  const auto model = models::make_detector(small("resnet18"));
+  const auto model = models::make_detector(quantized::small_detector("resnet18"));
   nn::initialize(*model, 5);
   const Tensor x = random_tensor({1, 48, 48, 3}, random);
   const auto graph = trace(*model->backbone(), {x});
@@ -241,7 +229,7 @@ TEST_CASE("dynamic: weights in f16 or s8, computed in float") {
 
 TEST_CASE("training moves observers, evaluation and freezing do not; learned scales get gradients") {
   Random random(6, RandomStream::test);
-  const auto model = models::make_detector(small("resnet18"));
+  const auto model = models::make_detector(quantized::small_detector("resnet18"));
   nn::initialize(*model, 6);
   const auto graph = trace(*model->backbone(), {random_tensor({1, 48, 48, 3}, random)});
   fuse(*graph);

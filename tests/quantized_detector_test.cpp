@@ -3,7 +3,7 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
-#include "reference.hpp"
+#include "quantized_detector.hpp"
 #include "temporary_folder.hpp"
 
 using namespace shrike;
@@ -14,16 +14,11 @@ namespace {
 
 apps::TrainConfig small(const std::string& backbone, const std::string& roi) {
   apps::TrainConfig config;
-  config.model.backbone = backbone;
+  config.model = quantized::small_detector(backbone);
   config.model.roi = roi;
-  config.model.width = 8;
-  config.model.batch_norm = true;
-  config.model.head_width = 24;
-  config.model.roi_size = 3;
   config.model.anchor_sizes = {16, 32};
   config.model.test_pre_nms = 60;
   config.model.test_post_nms = 20;
-  config.model.classes = {"a", "b"};
   return config;
 }
 
@@ -34,20 +29,9 @@ std::shared_ptr<FasterRcnn> random_detector(const apps::TrainConfig& config, std
   return model;
 }
 
-// Random images of odd sizes.
-NextImages images(int count, std::uint64_t seed) {
-  auto random = std::make_shared<Random>(seed, RandomStream::test);
-  auto left = std::make_shared<int>(count);
-  return [=]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
-    if ((*left)-- == 0) return std::nullopt;
-    const int height = 65 + 7 * *left, width = 80 - 3 * *left;
-    return std::pair{random_tensor({1, height, width, 3}, *random), std::vector<ImageSize>{{height, width}}};
-  };
-}
-
 std::vector<Detection> detect(FasterRcnn& model, std::uint64_t seed) {
   std::vector<Detection> all;
-  const NextImages next = images(3, seed);
+  const NextImages next = quantized::random_images(3, seed);
   while (const auto batch = next()) {
     const auto found = model.detect(batch->first, batch->second).at(0);
     all.insert(all.end(), found.begin(), found.end());
@@ -72,7 +56,7 @@ TEST_CASE("an int8 detector finds the same before it is saved and after it is lo
   const FusedDetector fused = fuse_detector(*model);
   CHECK(fused.reports[0].applied() > 0);
   const PreparedDetector prepared = prepare_detector(fused, {});
-  CHECK(calibrate(prepared, images(4, 2)).empty());
+  CHECK(calibrate(prepared, quantized::random_images(4, 2)).empty());
   const ConvertedDetector converted = convert_detector(prepared);
   INFO(converted.report.to_string());
 
@@ -129,7 +113,7 @@ TEST_CASE("a calibration is kept in a file, and refused by other weights") {
   const auto model = random_detector(config, 6);
   const PreparedDetector first = prepare_detector(fuse_detector(*model), {});
   CHECK(error_of([&] { calibration_file(first); }).find("calibrate first") != std::string::npos);
-  calibrate(first, images(2, 7));
+  calibrate(first, quantized::random_images(2, 7));
   const TensorFile file = calibration_file(first);
 
   const PreparedDetector again = prepare_detector(fuse_detector(*model), {});
@@ -164,7 +148,8 @@ TEST_CASE("what cannot be quantized or loaded is one line") {
   const FusedDetector fused = fuse_detector(*model);
   const PreparedDetector prepared = prepare_detector(fused, {});
   CHECK(error_of([&] { convert_detector(prepared); }).find("calibrate or train") != std::string::npos);
-  CHECK(error_of([&] { calibrate(prepared, images(0, 1)); }).find("no calibration images") != std::string::npos);
+  CHECK(error_of([&] { calibrate(prepared, quantized::random_images(0, 1)); }).find("no calibration images") !=
+        std::string::npos);
   CHECK(error_of([&] {
           bool done = false;
           calibrate(prepared, [&]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
@@ -172,7 +157,7 @@ TEST_CASE("what cannot be quantized or loaded is one line") {
             return std::pair{full({1, 64, 64, 3}, NAN), std::vector<ImageSize>{{64, 64}}};
           });
         }).find("backbone.input") != std::string::npos);
-  calibrate(prepared, images(2, 11));
+  calibrate(prepared, quantized::random_images(2, 11));
   const TensorFile good = apps::quantized_file(convert_detector(prepared).parts, config, "static", fused.weights);
   CHECK(error_of([&] { apps::load_detector(good); }) == "no error");
   CHECK(error_of([&] { apps::checkpoint_config(good); }).find("shrike-quantized-detector-1") != std::string::npos);
@@ -206,7 +191,7 @@ TEST_CASE("what cannot be quantized or loaded is one line") {
         }).find("cls_score.weight holds nan") != std::string::npos);
   const FusedDetector other = fuse_detector(*random_detector(config, 12));
   const PreparedDetector second = prepare_detector(other, {});
-  calibrate(second, images(1, 13));
+  calibrate(second, quantized::random_images(1, 13));
   const TensorFile foreign = apps::quantized_file(convert_detector(second).parts, config, "static", other.weights);
   CHECK(with([&](TensorFile& f) {
           f.metadata["graph.rpn.head"] = foreign.metadata.at("graph.rpn.head");
