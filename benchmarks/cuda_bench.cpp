@@ -1,5 +1,5 @@
-// The CUDA kernels at the sizes of VGG16 Faster R-CNN: convolutions and matrix products, ours beside cuDNN and cuBLAS, RoIAlign
-// and non-maximum suppression. Prints Markdown, with the share of the H100's floors (67 TFLOP/s in fp32, 494
+// The CUDA kernels at the sizes of VGG16 Faster R-CNN: convolutions and matrix products, float and int8, ours beside cuDNN and
+// cuBLAS, RoIAlign and non-maximum suppression. Prints Markdown, with the share of the H100's floors (67 TFLOP/s in fp32, 494
 // in TF32, 3.35 TB/s). With --only CASE, one case, and JSON of its median. In a HOST build the times say nothing, and it shows
 // that all of it runs.
 #include <CLI/CLI.hpp>
@@ -19,6 +19,7 @@
 #include "shrike/ops/quantized_conv.hpp"
 #include "shrike/ops/quantized_linear.hpp"
 #include "shrike/ops/roi.hpp"
+#include "src/cuda/providers.hpp"
 
 using namespace shrike;
 using kernels::Conv2dSizes;
@@ -129,27 +130,42 @@ Tensor random_codes(const Shape& shape, Dtype dtype) {
   return result.to(Device::cuda);
 }
 
-// Int8 by tensor cores, by dp4a and, where it is a matrix product of s8, by cuBLAS; beside what the instructions do on
-// registers alone.
+// Int8 by our tensor-core tiles and by dp4a, beside what their instructions do on registers alone, and by cuBLAS (products) or
+// cuDNN (convolutions), where the time includes what turns u8 codes into s8 and sums into codes.
 void int8_products(const Options& options) {
   using kernels::int8::Path;
+  using Provider = CudaSettings::Provider;
   const int rounds = SHRIKE_CUDA_HOST ? 4 : 4096;
   const double mma = cuda::ceiling(cuda::Unit::mma_s8, rounds).operations_per_second;
   const double dp4a = cuda::ceiling(cuda::Unit::dp4a, rounds).operations_per_second;
   std::printf("\nOn registers alone: mma of s8 %.1f TOP/s, dp4a %.1f TOP/s.\n\n", 1e-12 * mma, 1e-12 * dp4a);
-  std::printf("| int8 layer | kernel | ms | TOP/s | of its instruction's ceiling |\n|---|---|---|---|---|\n");
+  std::printf(
+      "| int8 layer | ours | ms | TOP/s | of mma's ceiling | dp4a | ms | of dp4a's ceiling | vendor | vendor ms | vendor's "
+      "time / "
+      "ours |\n");
+  std::printf("|---|---|---|---|---|---|---|---|---|---|---|\n");
   const auto row = [&](const char* layer, const Op& op, const Tensors& in, double operations) {
-    const bool vendor = in[0].dtype() == Dtype::s8;
-    for (const Path path : {Path::tensor32, Path::dp4a, Path::automatic}) {
-      if (path == Path::automatic && (!vendor || SHRIKE_CUDA_HOST)) continue;
+    const auto time = [&](Path path, Provider provider) {
       kernels::int8::choice().path = path;
-      cuda_settings().provider = path == Path::automatic ? CudaSettings::Provider::vendor : CudaSettings::Provider::native;
+      cuda_settings().provider = provider;
       const double seconds = median_seconds(options.runs, [&] { op.forward(in); });
-      std::printf("| %s, %s | %s | %.4f | %.1f | %.2f |\n", layer, name(in[0].dtype()), last_kernel().c_str(), 1e3 * seconds,
-                  1e-12 * operations / seconds, operations / seconds / (path == Path::dp4a ? dp4a : mma));
+      kernels::int8::choice() = {};
+      cuda_settings().provider = Provider::automatic;
+      return seconds;
+    };
+    const double ours = time(Path::automatic, Provider::native);
+    std::printf("| %s, %s | %s | %.4f | %.1f | %.2f |", layer, name(in[0].dtype()), last_kernel().c_str(), 1e3 * ours,
+                1e-12 * operations / ours, operations / ours / mma);
+    const double scalar = time(Path::dp4a, Provider::native);
+    std::printf(" %s | %.4f | %.2f |", last_kernel().c_str(), 1e3 * scalar, operations / scalar / dp4a);
+    if (SHRIKE_CUDA_HOST) {
+      std::printf(" none | | |\n");
+    } else {
+      const double theirs = time(Path::automatic, Provider::vendor);  // named as ours where they have none for the layer
+      std::printf(" %s | %.4f | %.2f |\n", last_kernel().c_str(), 1e3 * theirs, theirs / ours);
     }
-    kernels::int8::choice() = {};
     std::fflush(stdout);
+    return ours;
   };
   const auto epilogue = [](std::int64_t k) {
     return std::pair(zeros({k}, Dtype::s32, Device::cuda), full({k}, 1e-3f, Device::cuda));
@@ -177,8 +193,19 @@ void int8_products(const Options& options) {
     op.output = "u8";
     op.relu = true;
     const auto [bias, multiplier] = epilogue(out);
-    row("fc6", op, {random_codes({options.regions, in}, dtype), random_codes({out, in}, Dtype::s8), bias, multiplier},
-        2.0 * static_cast<double>(options.regions * in * out));
+    const Tensor x = random_codes({options.regions, in}, dtype), weight = random_codes({out, in}, Dtype::s8);
+    const double ours = row("fc6", op, {x, weight, bias, multiplier}, 2.0 * static_cast<double>(options.regions * in * out));
+    if (dtype != Dtype::s8) continue;
+    const Tensor sums({options.regions, out}, Dtype::s32, Device::cuda);
+    std::vector<cuda::Way> ways;
+    cuda::add_vendor_code_product(ways, out, in, [&](const cuda::CodeProduct& multiply) {
+      multiply(options.regions, out, in, x.data<std::int8_t>(), weight.data<std::int8_t>(), sums.data<std::int32_t>());
+    });
+    for (const cuda::Way& way : ways) {
+      const double theirs = median_seconds(options.runs, way.run);
+      std::printf("\nThe product of fc6 alone, from s8 to s32 and no further, by %s: %.4f ms, %.2f of ours.\n",
+                  way.name.c_str(), 1e3 * theirs, theirs / ours);
+    }
   }
 }
 

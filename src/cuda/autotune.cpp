@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -50,6 +51,13 @@ double distance(const TuneKey& a, const TuneKey& b) {
 void note(const std::string& text) { std::fprintf(stderr, "shrike: %s\n", text.c_str()); }
 
 }  // namespace
+
+void note_failure(const std::string& name, const std::string& error) {
+  static std::mutex mutex;
+  static std::set<std::string> said;
+  const std::lock_guard lock(mutex);
+  if (said.insert(name).second) note(message(name, " is left out: ", error));
+}
 
 Autotuner::Autotuner(std::string path, std::string environment, Stopwatch stopwatch)
     : path_(std::move(path)), environment_(std::move(environment)), stopwatch_(std::move(stopwatch)) {
@@ -119,24 +127,22 @@ const Autotuner::Choice* Autotuner::nearest(const TuneKey& key) const {
 // Candidates take turns, so that a clock that drifts treats them alike.
 Autotuner::Choice Autotuner::measure(const std::vector<std::string>& names, const std::function<void(std::size_t)>& run) const {
   std::vector<std::vector<double>> times(names.size());
-  std::vector<bool> dropped(names.size());
-  std::string first_error;
+  std::vector<std::string> errors(names.size());  // of those that dropped out
   for (int round = -1; round < rounds; ++round) {
     for (std::size_t i = 0; i < names.size(); ++i) {
-      if (dropped[i]) continue;
+      if (!errors[i].empty()) continue;
       try {
         const double seconds = stopwatch_([&] { run(i); });
         if (round >= 0) times[i].push_back(seconds);
       } catch (const Error& error) {
-        dropped[i] = true;
-        if (first_error.empty()) first_error = error.what();
+        errors[i] = error.what();
       }
     }
   }
   Choice choice;
   double best = std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (dropped[i]) continue;
+    if (!errors[i].empty()) continue;
     const double seconds = median(times[i]);
     choice.microseconds[names[i]] = 1e6 * seconds;
     if (choice.winner.empty() || seconds < best * worthwhile) {
@@ -144,7 +150,10 @@ Autotuner::Choice Autotuner::measure(const std::vector<std::string>& names, cons
       best = seconds;
     }
   }
-  SHRIKE_CHECK(!choice.winner.empty(), first_error);
+  SHRIKE_CHECK(!choice.winner.empty(), errors[0]);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!errors[i].empty()) note_failure(names[i], errors[i]);
+  }
   return choice;
 }
 

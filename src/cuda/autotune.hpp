@@ -44,8 +44,8 @@ class Autotuner {
   Autotuner(std::string path, std::string environment, Stopwatch stopwatch);
 
   // The index of the candidate to use, among `names`, of which the first is the one to take where nothing is known; `run(i)`
-  // runs candidate i. A candidate that throws Error drops out; if all do, the first one's Error is thrown. Where `may_measure`
-  // is false (while a stream is being captured) what is not known is not measured.
+  // runs candidate i. A candidate that throws Error drops out, with note_failure(); if all do, the Error of the first in
+  // `names` is thrown. Where `may_measure` is false (while a stream is being captured) what is not known is not measured.
   std::size_t choose(const TuneKey& key, const std::vector<std::string>& names, const std::function<void(std::size_t)>& run,
                      bool may_measure = true);
 
@@ -74,6 +74,9 @@ class Autotuner {
   bool writable_ = true;
   bool complained_ = false;  // of a damaged file
 };
+
+// Says on standard error why a candidate is not taken, once for each name in a process.
+void note_failure(const std::string& name, const std::string& error);
 
 // Where choices are kept: $SHRIKE_TUNE_CACHE if it is set (empty: nowhere), else shrike/tune.json in $XDG_CACHE_HOME or
 // ~/.cache; empty if none of these is known.

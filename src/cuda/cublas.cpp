@@ -152,7 +152,8 @@ void multiply(const Product& p, const float* a, const float* b, const float* bia
   multiply<float>(p, a, b, bias, c);
 }
 
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a, const std::int8_t* b, std::int32_t* c) {
+void multiply_codes(std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a, const std::int8_t* b,
+                    std::int32_t* c) {
   Product p{false, true, m, n, k};
   p.s8 = true;
   multiply<std::int32_t>(p, a, b, nullptr, c);

@@ -24,7 +24,8 @@ struct Product {
 void multiply(const Product& product, const float* a, const float* b, const float* bias, float* c);
 
 // c [m, n], s32, = a [m, k] b [n, k]^T, both s8. cuBLAS has it where n and k are multiples of 4.
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a, const std::int8_t* b, std::int32_t* c);
+void multiply_codes(std::int64_t m, std::int64_t n, std::int64_t k, const std::int8_t* a, const std::int8_t* b,
+                    std::int32_t* c);
 
 // "cuBLAS 13.2.0"
 std::string version();

@@ -1,21 +1,14 @@
 #include "kernels/cuda.hpp"
 
 #if !SHRIKE_CUDA_HOST
-#include <cudnn.h>
-
 #include <array>
 #include <map>
-#include <memory>
 #include <tuple>
 
 #include "cudnn.hpp"
+#include "cudnn_call.hpp"
 
 namespace shrike::cuda::cudnn {
-namespace {
-
-using kernels::Conv2dSizes;
-
-constexpr std::size_t workspace_limit = std::size_t{256} << 20;
 
 void check(cudnnStatus_t status, const char* call, const Conv2dSizes& z) {
   SHRIKE_CHECK(status == CUDNN_STATUS_SUCCESS, "cuDNN: ", call, ": ", cudnnGetErrorString(status), ", for x [", z.n, ", ", z.h,
@@ -23,12 +16,6 @@ void check(cudnnStatus_t status, const char* call, const Conv2dSizes& z) {
                ", padding ", z.padding, ", dilation ", z.dilation, ", groups ", z.groups);
 }
 
-template <auto destroy> struct Destroy {
-  template <class T> void operator()(T* object) const { destroy(object); }
-};
-template <class T, auto destroy> using Owned = std::unique_ptr<std::remove_pointer_t<T>, Destroy<destroy>>;
-
-// One handle per thread; it is put on our stream at every call.
 cudnnHandle_t handle(const Conv2dSizes& z) {
   thread_local Owned<cudnnHandle_t, cudnnDestroy> owned;
   if (owned == nullptr) {
@@ -39,6 +26,8 @@ cudnnHandle_t handle(const Conv2dSizes& z) {
   check(cudnnSetStream(owned.get(), stream()), "cudnnSetStream", z);
   return owned.get();
 }
+
+namespace {
 
 int narrow(std::int64_t size, const Conv2dSizes& z) {
   check(size <= INT_MAX ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED, "a size above 2147483647", z);

@@ -93,6 +93,15 @@ TEST_CASE("a candidate that fails drops out; if all fail, the first reason is gi
   Fake hopeless{{"native", "cudnn 1"}, {-1, -1}};
   Autotuner other("", "card", hopeless.stopwatch());
   CHECK_THAT(error_of([&] { hopeless.winner(other, key(75, 100)); }), Contains("native: not supported"));
+
+  // Also where the first fails last.
+  int calls = 0;
+  CHECK_THAT(error_of([&] {
+               other.choose(key(75, 100), hopeless.names, [&](std::size_t i) {
+                 if (i == 1 || ++calls > 1) hopeless.run(i);
+               });
+             }),
+             Contains("native: not supported"));
 }
 
 TEST_CASE("what may not be measured is the first candidate, and stays unknown") {

@@ -1,13 +1,18 @@
 // Whose kernel computes: the provider asked for, and the measured choice, which is remembered.
 #include "src/cuda/providers.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdlib>
 
 #include "error_of.hpp"
 #include "reference.hpp"
 #include "shrike/core/cuda.hpp"
+#include "shrike/core/last_kernel.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/ops/conv.hpp"
+#include "src/cuda/graph.hpp"
 #include "temporary_folder.hpp"
 
 using namespace shrike;
@@ -61,6 +66,21 @@ using Names = std::vector<std::string>;
 
 std::size_t choices() { return autotuner().size(); }
 
+// What f() writes to standard error.
+template <class F> std::string standard_error_of(const F& f) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "stderr";
+  std::fflush(stderr);
+  const int before = ::dup(STDERR_FILENO), file = ::open(path.c_str(), O_WRONLY | O_CREAT, 0600);
+  ::dup2(file, STDERR_FILENO);
+  f();
+  std::fflush(stderr);
+  ::dup2(before, STDERR_FILENO);
+  ::close(before);
+  ::close(file);
+  return read_file(path, 1u << 20);
+}
+
 }  // namespace
 
 TEST_CASE("a provider that is asked for is the first of its ways, and nothing is measured") {
@@ -106,14 +126,110 @@ TEST_CASE("the automatic choice is measured once and remembered, here and in the
   }
 }
 
-TEST_CASE("a way that fails while it is measured is not taken") {
+TEST_CASE("a way that fails while it is measured is not taken, and is not tried again in the next run") {
   Ways log;
   auto ways = log.ours_and_theirs();
-  ways[3].run = [] { throw Error("this algorithm is not for this shape"); };
-  CHECK(run(Provider::automatic, {"failing", {1}}, ways, log).back() != "theirs too");
-  ways.erase(ways.begin(), ways.begin() + 3);
-  ways.push_back(ways[0]);
-  CHECK_THAT(error_of([&] { run_best({"failing", {2}}, ways); }), Contains("this algorithm is not for this shape"));
+  int tried = 0;
+  ways[3].run = [&] {
+    ++tried;
+    throw Error("this algorithm is not for this shape");
+  };
+  const TuneKey key{"failing", {1}};
+  std::string winner;
+  const std::string said = standard_error_of([&] { winner = run(Provider::automatic, key, ways, log).back(); });
+  CHECK(winner != "theirs too");
+  CHECK(tried == 1);
+  CHECK(said == "shrike: theirs too is left out: this algorithm is not for this shape\n");
+  CHECK(run(Provider::automatic, key, ways, log) == Names{winner});
+  const Names names = {"ours", "ours wide", "theirs", "theirs too"};
+  Autotuner next(cache.path, tune_environment(), [](const std::function<void()>&) -> double { throw Error("measured"); });
+  CHECK(names[next.choose(key, names, [](std::size_t) {})] == winner);
+  CHECK(tried == 1);
+
+  ways[0].run = [] { throw Error("ours is broken"); };
+  ways[1].run = ways[2].run = ways[3].run;
+  CHECK_THAT(error_of([&] { run_best({"failing", {2}}, ways); }), Contains("ours is broken"));
+}
+
+TEST_CASE("a vendor's way that fails leaves the work to the next, at last to ours, and is said once") {
+  Ways log;
+  auto ways = log.ours_and_theirs();
+  int first = 0, second = 0;
+  ways[2].name = "their graph";
+  ways[2].run = [&] {
+    ++first;
+    throw Error("CUDNN_STATUS_NOT_SUPPORTED");
+  };
+  const TuneKey key{"fallback", {1}}, other{"fallback", {2}};
+  const std::string said = standard_error_of([&] {
+    CHECK(run(Provider::vendor, key, ways, log) == Names{"theirs too"});
+    CHECK(run(Provider::vendor, key, ways, log) == Names{"theirs too"});
+    CHECK(first == 1);
+    CHECK(run(Provider::vendor, other, ways, log) == Names{"theirs too"});
+    CHECK(first == 2);  // other sizes are another matter
+    ways[3].name = "their second";
+    ways[3].run = [&] {
+      ++second;
+      throw Error("CUDNN_STATUS_EXECUTION_FAILED");
+    };
+    for (int i = 0; i < 2; ++i) {
+      CHECK(run(Provider::vendor, key, ways, log) == Names{"ours"});
+      CHECK(last_kernel() == "ours");
+    }
+    CHECK(first == 2);
+    CHECK(second == 1);
+  });
+  CHECK(said ==
+        "shrike: their graph is left out: CUDNN_STATUS_NOT_SUPPORTED\n"
+        "shrike: their second is left out: CUDNN_STATUS_EXECUTION_FAILED\n");
+
+  ways[0].run = [] { throw Error("ours is broken"); };
+  cuda_settings().provider = Provider::vendor;
+  CHECK_THAT(error_of([&] { run_best(key, ways); }), Contains("ours is broken"));
+  CHECK_THAT(error_of([&] { run_best(key, {ways[3]}); }), Contains("CUDNN_STATUS_EXECUTION_FAILED"));  // there is no other
+  cuda_settings().provider = Provider::automatic;
+}
+
+TEST_CASE("a vendor's way that cannot be recorded is not recorded as ours, and is tried again") {
+  Ways log;
+  auto ways = log.ours_and_theirs();
+  const auto runs = ways[2].run;
+  ways[2].run = [&] {
+    check_not_capturing("waiting for the device");
+    runs();
+  };
+  const TuneKey key{"recorded", {1}};
+  cuda_settings().provider = Provider::vendor;
+  CHECK_THAT(error_of([&] { Graph([&] { run_best(key, ways); }); }), Contains("waiting for the device"));
+  CHECK(log.ran.empty());
+  CHECK(run(Provider::vendor, key, ways, log) == Names{"theirs"});
+}
+
+TEST_CASE("a measured choice that fails later leaves the work to ours") {
+  Ways log;
+  auto ways = log.ours_and_theirs();
+  const auto runs = ways[3].run;
+  int count = 0;
+  ways[3].run = [&] {
+    if (++count > Autotuner::rounds + 2) throw Error("out of memory");
+    runs();
+  };
+  const TuneKey key{"failing later", {1}};
+  CHECK(run(Provider::automatic, key, ways, log).back() == "theirs too");
+  for (int i = 0; i < 2; ++i) CHECK(run(Provider::automatic, key, ways, log) == Names{"ours"});
+  CHECK(count == Autotuner::rounds + 3);
+}
+
+TEST_CASE("only who compares looks further than the first way") {
+  cuda_settings().provider = Provider::native;
+  CHECK_FALSE(looks_further());
+  cuda_settings().provider = Provider::vendor;
+  CHECK(looks_further());
+  cuda_settings().provider = Provider::automatic;
+  CHECK(looks_further());
+  ::setenv("SHRIKE_TUNE_CACHE", "", 1);
+  CHECK(looks_further() == !SHRIKE_CUDA_HOST);
+  cache.name();
 }
 
 TEST_CASE("on the host nothing is measured unless a file is named") {
