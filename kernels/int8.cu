@@ -1,7 +1,5 @@
 // Which kernel multiplies int8 codes, and the naive one that the others are tested against.
-#include <map>
 #include <optional>
-#include <tuple>
 
 #include "kernels/int8.cuh"
 #include "kernels/int8_vendor.hpp"
@@ -124,34 +122,6 @@ std::string name(Path path, int tile, int splits) {
   return message(name(path), ' ', tile, 'x', tile, splits > 1 ? message(" split ", splits) : "");
 }
 
-// The kernels of ours that may be the fastest, the one that should be first.
-struct Candidate {
-  Path path;
-  int tile, splits;
-};
-std::vector<Candidate> list(Path path, const gemm::Product& sizes, const cuda::Properties& device) {
-  const Plan plan = plan_of(path, sizes, device);
-  const int other = 192 - plan.tile;
-  std::vector<Candidate> result{{path, plan.tile, plan.splits},
-                                {path, other, gemm::plan(sizes, tile_model(path, other), device).splits}};
-  if (path != Path::dp4a) {
-    const Plan scalar = plan_of(Path::dp4a, sizes, device);
-    result.push_back({Path::dp4a, scalar.tile, scalar.splits});
-  }
-  return result;
-}
-
-// Planning tries every split of K, which takes longer than a launch: a thread remembers.
-const std::vector<Candidate>& candidates(Path path, const gemm::Product& sizes, const cuda::Properties& device) {
-  using Key = std::tuple<Path, std::int64_t, std::int64_t, std::int64_t>;
-  constexpr std::size_t most = 4096;
-  thread_local std::map<Key, std::vector<Candidate>> known;
-  const Key key{path, sizes.m, sizes.n, sizes.k};
-  if (const auto found = known.find(key); found != known.end()) return found->second;
-  if (known.size() == most) known.clear();  // image sizes come and go
-  return known.emplace(key, list(path, sizes, device)).first->second;
-}
-
 }  // namespace
 
 void multiply(const Product& product) {
@@ -165,20 +135,27 @@ void multiply(const Product& product) {
   last_kernel() = name(path);
   if (path == Path::naive) return multiply_naive(product);
   const gemm::Product sizes{product.map.pixels, product.filters, product.map.length};
-  const std::vector<Candidate>& ours = candidates(path, sizes, device);
+  const Plan plan = plan_of(path, sizes, device);
   if (asked.path != Path::automatic) {
-    const int tile = asked.tile != 0 ? asked.tile : ours[0].tile, splits = asked.splits != 0 ? asked.splits : ours[0].splits;
+    const int tile = asked.tile != 0 ? asked.tile : plan.tile, splits = asked.splits != 0 ? asked.splits : plan.splits;
     last_kernel() = name(path, tile, splits);
     return multiply_tiled(product, path, tile, splits);
   }
 
   std::vector<cuda::Way> ways;
-  for (const Candidate& by : ours) {
-    ways.push_back(
-        {name(by.path, by.tile, by.splits), [&product, by] { multiply_tiled(product, by.path, by.tile, by.splits); }});
-    if (!cuda::looks_further()) break;
+  const auto add = [&](Path by, int tile, int splits) {
+    ways.push_back({name(by, tile, splits), [&product, by, tile, splits] { multiply_tiled(product, by, tile, splits); }});
+  };
+  add(path, plan.tile, plan.splits);
+  if (cuda::looks_further()) {
+    const int other = 192 - plan.tile;
+    add(path, other, gemm::plan(sizes, tile_model(path, other), device).splits);
+    if (path != Path::dp4a) {
+      const Plan scalar = plan_of(Path::dp4a, sizes, device);
+      add(Path::dp4a, scalar.tile, scalar.splits);
+    }
+    add_vendor_ways(ways, product);
   }
-  if (cuda::looks_further()) add_vendor_ways(ways, product);
   const auto& map = product.map;
   cuda::run_best({"int8_product",
                   {map.length, map.taps_w, map.channels, map.stride, map.padding, map.dilation, product.filters,
