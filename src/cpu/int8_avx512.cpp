@@ -20,15 +20,40 @@ struct Zmm {
   }
 };
 struct Bytes : Zmm {
-  static constexpr bool pairs = false;
-  static constexpr int rows = 6;  // 24 of 32 registers hold sums
-  static Vector dot(Vector sum, Vector a, Vector b) { return _mm512_dpbusd_epi32(sum, a, b); }
+  static constexpr int rows = 6, together = 1, products = 4;  // 24 of 32 registers hold sums
+  struct Columns {
+    Vector of[4];
+  };
+  static Columns columns(const char* b) { return {{load(b), load(b + 64), load(b + 128), load(b + 192)}}; }
+  static Vector spin(Vector sum, Vector a, Vector b) { return _mm512_dpbusd_epi32(sum, a, b); }
+  static void add(Vector* sums, const char* a, const Columns& columns) {
+    const Vector left = broadcast(a);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sums[v] = _mm512_dpbusd_epi32(sums[v], left, columns.of[v]);
+  }
 };
 struct Words : Zmm {
-  static constexpr bool pairs = true;
-  static constexpr int rows = 5, kept_rows = 5;  // 20 of 32
-  static Vector add(Vector a, Vector b) { return _mm512_add_epi16(a, b); }
-  static Vector dot(Vector sum, Vector a, Vector b) { return _mm512_dpwssd_epi32(sum, a, b); }
+  static constexpr int rows = 5, together = 2;  // 20 of 32
+  struct Columns {
+    Vector first[4], second[4];  // of two steps
+  };
+  static Columns columns(const char* b) {
+    Columns result;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      result.first[v] = load(b + 64 * v), result.second[v] = load(b + 256 + 64 * v);
+      keep(result.first[v]), keep(result.second[v]);
+    }
+    return result;
+  }
+  static void add(Vector* sums, const char* a, const Columns& columns) {
+    const Vector left = broadcast(a), right = broadcast(a + 4);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      sums[v] =
+          _mm512_dpwssd_epi32(sums[v], _mm512_add_epi16(left, columns.second[v]), _mm512_add_epi16(right, columns.first[v]));
+    }
+  }
 };
 
 }  // namespace

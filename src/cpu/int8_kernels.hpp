@@ -26,7 +26,7 @@ struct Kernels {
   // both products,
   //   a_i . b_i + a_j . b_j = (a_i + b_j) . (a_j + b_i) - a_i . a_j - b_i . b_j
   // Only the first term is summed here. The second is a number for each row, the third one for each column, which the caller
-  // subtracts. Sums a + b must fit in 16 bits.
+  // subtracts. Sums a + b must fit in 16 bits. Null where there are no vectors.
   Multiply multiply_pairs;
   int pair_rows;  // of its tile in registers
   // y of n sums acc + offset.

@@ -7,10 +7,12 @@
 namespace shrike::int8 {
 namespace {
 
-struct Words {
+struct Bytes {
   using Vector = uint32_t;  // wraps, as the vectors do
-  static constexpr int width = 1, vectors = 4, rows = 2, kept_rows = 0;
-  static constexpr bool pairs = true;
+  static constexpr int width = 1, vectors = 4, rows = 2, together = 1, products = 4;
+  struct Columns {
+    Vector of[4];
+  };
   static Vector load(const void* from) {
     Vector value;
     __builtin_memcpy(&value, from, sizeof(value));
@@ -19,19 +21,20 @@ struct Words {
   static void store(void* to, Vector value) { __builtin_memcpy(to, &value, sizeof(value)); }
   static Vector broadcast(const char* from) { return load(from); }
   static void keep(Vector& value) { asm volatile("" : "+r"(value)); }
-  static Vector add(Vector a, Vector b) { return ((a & 0xFFFF0000u) + (b & 0xFFFF0000u)) | ((a + b) & 0xFFFFu); }
-  static Vector dot(Vector sum, Vector a, Vector b) {
-    const int32_t low = static_cast<int16_t>(a) * static_cast<int16_t>(b);
-    const int32_t high = static_cast<int16_t>(a >> 16) * static_cast<int16_t>(b >> 16);
-    return sum + static_cast<uint32_t>(low) + static_cast<uint32_t>(high);
+  static Columns columns(const char* b) { return {{load(b), load(b + 4), load(b + 8), load(b + 12)}}; }
+  static Vector spin(Vector sum, Vector a, Vector b) {
+    for (int i = 0; i < 32; i += 8) sum += static_cast<uint8_t>(a >> i) * static_cast<uint32_t>(static_cast<int8_t>(b >> i));
+    return sum;
+  }
+  static void add(Vector* sums, const char* a, const Columns& columns) {
+    const Vector left = load(a);
+    for (int v = 0; v < vectors; ++v) sums[v] = spin(sums[v], left, columns.of[v]);
   }
 };
-
 }  // namespace
 
 const Kernels& plain_kernels() {
-  static constexpr Kernels table{"plain",    Words::width * Words::vectors, nullptr, multiply<Words>, Words::rows, finish,
-                                 spin<Words>};
+  static constexpr Kernels table{"plain", Bytes::width * Bytes::vectors, multiply<Bytes>, nullptr, 0, finish, spin<Bytes>};
   return table;
 }
 

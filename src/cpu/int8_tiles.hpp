@@ -6,7 +6,7 @@
 namespace shrike::int8 {
 namespace {
 
-// One tile: R rows by I::vectors vectors of int32. I::dot adds the products of a step, or, by pairs, of two.
+// One tile: R rows by I::vectors vectors of int32. I::add adds the products of I::together steps to the sums of a row.
 template <class I, int R> void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride,
                                              const char* __restrict b, const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int vectors = I::vectors, width = I::width;
@@ -16,28 +16,10 @@ template <class I, int R> void multiply_tile(int64_t steps, const char* __restri
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v] = I::load(start + r * start_stride + v * width);
   }
-  for (int64_t step = 0; step < steps; step += I::pairs ? 2 : 1) {
-    typename I::Vector row[vectors], next[vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      row[v] = I::load(b + (step * vectors + v) * width * 4);
-      if constexpr (I::pairs) {
-        next[v] = I::load(b + ((step + 1) * vectors + v) * width * 4);
-        if constexpr (R <= I::kept_rows) I::keep(row[v]), I::keep(next[v]);
-      }
-    }
+  for (int64_t step = 0; step < steps; step += I::together) {
+    const auto columns = I::columns(b + step * vectors * width * 4);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const auto left = I::broadcast(a + r * a_stride + step * 4);
-      if constexpr (I::pairs) {
-        const auto right = I::broadcast(a + r * a_stride + step * 4 + 4);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], I::add(left, next[v]), I::add(right, row[v]));
-      } else {
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sums[r][v] = I::dot(sums[r][v], left, row[v]);
-      }
-    }
+    for (int r = 0; r < R; ++r) I::add(sums[r], a + r * a_stride + step * 4, columns);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -67,7 +49,8 @@ template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int
   }
 }
 
-// I::dot without loads. keep() makes the compiler believe that values change, so that it repeats the products.
+// I::spin, the instructions of I::add without loads: I::products of a column each time. keep() makes the compiler believe that
+// values change, so that it repeats the products.
 template <class I> int64_t spin(int64_t rounds) {
   constexpr int count = 12;
   const int32_t code = 1;
@@ -81,13 +64,13 @@ template <class I> int64_t spin(int64_t rounds) {
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 12
     for (int i = 0; i < count; ++i) {
-      sums[i] = I::dot(sums[i], a, b);
+      sums[i] = I::spin(sums[i], a, b);
       I::keep(b);
     }
   }
 #pragma GCC unroll 12
   for (int i = 0; i < count; ++i) I::keep(sums[i]);
-  return rounds * count * I::width * (I::pairs ? 2 : 4);
+  return rounds * count * I::width * I::products;
 }
 
 template <class Y, class R, bool added> void finish_row(const Finish& how, int64_t n, const int32_t* __restrict acc,

@@ -29,12 +29,20 @@ namespace {
 using onednn::Scratch;
 using shrike::winograd::Tiles;
 
-constexpr int points = 36, chunk = 32, group = 16;
+#if defined(__AVX512BW__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+constexpr int points = 36, chunk = vector_bytes / 2, group = vector_bytes / 4;  // words and sums of a vector
 typedef std::uint8_t Bytes __attribute__((vector_size(chunk)));
 typedef std::int8_t SignedBytes __attribute__((vector_size(chunk)));
-typedef std::int16_t Words __attribute__((vector_size(chunk * 2)));
-typedef std::uint32_t Sums __attribute__((vector_size(group * 4)));
-typedef std::int32_t SignedSums __attribute__((vector_size(group * 4)));
+typedef std::int16_t Words __attribute__((vector_size(vector_bytes)));
+typedef std::uint32_t Sums __attribute__((vector_size(vector_bytes)));
+typedef std::int32_t SignedSums __attribute__((vector_size(vector_bytes)));
+typedef std::uint64_t Pairs __attribute__((vector_size(vector_bytes)));
 constexpr std::uint32_t ninth = 954437177;  // 9 * ninth = 1 modulo 2^32
 static_assert(9 * ninth == 1);
 
@@ -69,20 +77,14 @@ template <int S, int T> void weight_line(const Words* in, Words* out) {  // G wi
   out[5 * T] = g2;
 }
 
-// Dword i of 16: (words 2i, 2i + 1) . (words 2j, 2j + 1), where j is i's neighbour; each product is there twice.
+// Dword i: (words 2i, 2i + 1) . (words 2j, 2j + 1), where j is i's neighbour; each product is there twice.
 Sums pair_products(const Words& v) {
-  const auto own = reinterpret_cast<SignedSums>(v);
-  const SignedSums other = __builtin_shuffle(own, SignedSums{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+  const auto pairs = reinterpret_cast<Pairs>(v);
+  const auto own = reinterpret_cast<SignedSums>(v), other = reinterpret_cast<SignedSums>((pairs << 32) | (pairs >> 32));
 #if defined(__AVX512BW__)
   return reinterpret_cast<Sums>(_mm512_madd_epi16(reinterpret_cast<__m512i>(own), reinterpret_cast<__m512i>(other)));
 #elif defined(__AVX2__)
-  Sums result;
-  for (int i = 0; i < 2; ++i) {
-    const auto half = [&](const SignedSums& of) { return load_as<__m256i>(reinterpret_cast<const char*>(&of) + 32 * i); };
-    const __m256i products = _mm256_madd_epi16(half(own), half(other));
-    std::memcpy(reinterpret_cast<char*>(&result) + 32 * i, &products, 32);
-  }
-  return result;
+  return reinterpret_cast<Sums>(_mm256_madd_epi16(reinterpret_cast<__m256i>(own), reinterpret_cast<__m256i>(other)));
 #else
   return reinterpret_cast<Sums>(((own << 16) >> 16) * ((other << 16) >> 16) + (own >> 16) * (other >> 16));
 #endif
@@ -239,7 +241,7 @@ void Job::run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros,
 }  // namespace
 
 bool fits(const Kernels& isa, const kernels::Conv2dSizes& z) {
-  return isa.panel >= group && isa.panel <= 64 && z.r == 3 && z.s == 3 && z.stride == 1 && z.dilation == 1 && z.groups == 1 &&
+  return isa.multiply_pairs != nullptr && z.r == 3 && z.s == 3 && z.stride == 1 && z.dilation == 1 && z.groups == 1 &&
          z.padding <= 2 && z.c % chunk == 0 && z.k % group == 0;
 }
 
