@@ -65,12 +65,13 @@ int main(int argc, char** argv) try {
   std::int64_t height = 600, width = 800;
   int runs = 7, threads = 0;
   bool cpu_time = false;
-  std::string json_file;
+  std::string json_file, only;
   app.add_option("--height", height, "of the image")->capture_default_str()->check(CLI::Range(16, 10000));
   app.add_option("--width", width, "of the image")->capture_default_str()->check(CLI::Range(16, 10000));
   app.add_option("--runs", runs, "of each; the median counts")->capture_default_str()->check(CLI::Range(1, 1000));
   app.add_option("--threads", threads, "0: one per core")->capture_default_str()->check(CLI::Range(0, 1024));
   app.add_flag("--cpu-time", cpu_time, "measure processor time instead of the clock: for one thread on a busy machine");
+  app.add_option("--layer", only, "only layers whose names begin like this");
   app.add_option("--json", json_file, "write the results there");
   CLI11_PARSE(app, argc, argv);
   set_num_threads(threads);
@@ -82,6 +83,7 @@ int main(int argc, char** argv) try {
   nlohmann::json results = nlohmann::json::array();
   double sums[2][2] = {};  // [features, all][float, int8]
   for (const Layer& layer : layers) {
+    if (!std::string_view(layer.name).starts_with(only)) continue;
     const bool linear = layer.scale == 0;
     const std::int64_t h = linear ? 1 : height / layer.scale, w = linear ? 300 : width / layer.scale;
     const Shape shape = linear ? Shape{w, layer.c} : Shape{1, h, w, layer.c};

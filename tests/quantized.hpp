@@ -81,7 +81,7 @@ inline Epilogue random_epilogue(std::int64_t channels, std::int64_t depth, Rando
 
 // Runs f under each instruction set that this machine has.
 inline void on_every_isa(const std::function<void()>& f) {
-  for (const char* isa : {"plain", "avx2", "avx512"}) {
+  for (const char* isa : {"plain", "avx2", "avxvnni", "avx512"}) {
     INFO("instruction set " << isa);
     setenv("SHRIKE_CPU_ISA", isa, 1);
     f();

@@ -1,8 +1,6 @@
 // AVX-512 with VNNI: vpdpbusd adds four u8 * s8 products to an int32 without saturating, vpdpwssd two s16 * s16.
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#include "int8_tiles.hpp"
+#include "int8_ymm.hpp"
 
 namespace shrike::int8 {
 namespace {
@@ -61,6 +59,11 @@ struct Words : Zmm {
 const Kernels& avx512_kernels() {
   static constexpr Kernels table{
       "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, Words::rows, finish, spin<Bytes>};
+  return table;
+}
+
+const Kernels& avx512_short_kernels() {
+  static constexpr Kernels table = ymm_kernels("avx512 vnni, 256 bits");
   return table;
 }
 

@@ -40,10 +40,13 @@ struct Kernels {
 const Kernels& plain_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
+const Kernels& avxvnni_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512_short_kernels();  // avxvnni's, encoded for AVX-512
 #endif
 
-// The best this machine can run; the environment variable SHRIKE_CPU_ISA = plain, avx2 or avx512 asks for a lesser one.
+// The best this machine can run; the environment variable SHRIKE_CPU_ISA = plain, avx2, avxvnni or avx512 asks for a lesser
+// one.
 const Kernels& kernels();
 
 }  // namespace shrike::int8

@@ -1,6 +1,9 @@
 // Plain C++ for any machine, and the choice between the instruction sets.
 #include <cstdlib>
 #include <string_view>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "int8_tiles.hpp"
 
@@ -31,6 +34,14 @@ struct Bytes {
     for (int v = 0; v < vectors; ++v) sums[v] = spin(sums[v], left, columns.of[v]);
   }
 };
+#if defined(__x86_64__)
+// Not every compiler's __builtin_cpu_supports knows it: bit 4 of EAX of leaf 7, subleaf 1 (Intel's manual, volume 2, CPUID).
+bool has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+}
+#endif
+
 }  // namespace
 
 const Kernels& plain_kernels() {
@@ -43,11 +54,15 @@ const Kernels& kernels() {
   const char* const wish = std::getenv("SHRIKE_CPU_ISA");
   const std::string_view isa = wish != nullptr ? wish : "";
   if (isa == "plain") return plain_kernels();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vnni");
-  if (avx512 && isa != "avx2") return avx512_kernels();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2_kernels();
+  const bool avxvnni = avx2 && has_avxvnni();
+  if (avx512 && isa == "avxvnni" && !avxvnni) return avx512_short_kernels();
+  if (avx512 && isa != "avx2" && isa != "avxvnni") return avx512_kernels();
+  if (avxvnni && isa != "avx2") return avxvnni_kernels();
+  if (avx2) return avx2_kernels();
 #endif
   return plain_kernels();
 }
