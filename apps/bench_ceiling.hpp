@@ -60,18 +60,18 @@ inline double int8_ceiling() { return ceiling(int8::kernels().spin); }
 
 // Operations a second of each kind, two to a multiplication.
 struct Ceilings {
-  double fp32 = 0, tf32 = 0, int8 = 0;
+  double fp32 = 0, tf32 = 0, fp16 = 0, int8 = 0;
 };
 
 inline Ceilings measure_ceilings(Device device) {
   if (device == Device::cpu) {
     const double most = float_ceiling();
-    return {most, most, int8_ceiling()};  // there is no TF32
+    return {most, most, most, int8_ceiling()};  // there is no TF32, nor arithmetic of halves
   }
 #if SHRIKE_HAS_CUDA
   constexpr int rounds = SHRIKE_CUDA_HOST ? 16 : 4096;
   const auto of = [](cuda::Unit unit) { return cuda::ceiling(unit, rounds).operations_per_second; };
-  return {of(cuda::Unit::ffma), of(cuda::Unit::mma_tf32), of(cuda::Unit::mma_s8)};
+  return {of(cuda::Unit::ffma), of(cuda::Unit::mma_tf32), of(cuda::Unit::mma_f16), of(cuda::Unit::mma_s8)};
 #else
   return {};
 #endif

@@ -141,7 +141,7 @@ int parse(int argc, char** argv, Arguments& a) {
   a.model.roi = "pool";
   for (int i = 1; i <= 20; ++i) a.model.classes.push_back("class" + std::to_string(i));
   CLI::App app(
-      "Times a detector in float (on a device in fp32 and in TF32) and in int8, in turn: whole, its parts, each layer with "
+      "Times a detector in float (on a device in fp32, TF32 and fp16) and in int8, in turn: whole, its parts, each layer with "
       "its kernel, its rate and how near that is to what the machine can do. Without files: VGG16 of full width with random "
       "weights.",
       "bench_int8");
@@ -222,6 +222,7 @@ int bench(Arguments a) {
   } else {
     add("fp32", false, fused.parts);
     if (a.device.tf32) add("tf32", true, fused.parts);
+    add("fp16", a.device.tf32, models::half_detector(fused).parts);
   }
   add("int8", a.device.tf32, int8);
   for (int run = 0; run <= a.runs; ++run) {
@@ -250,7 +251,7 @@ int bench(Arguments a) {
     Column& column = subject.column;
     for (const auto& part : layers[columns.size()]) column.layers.insert(column.layers.end(), part.begin(), part.end());
     column.float_ceiling = subject.tf32 ? most.tf32 : most.fp32;
-    column.ceiling = column.name == "int8" ? most.int8 : column.float_ceiling;
+    column.ceiling = column.name == "int8" ? most.int8 : column.name == "fp16" ? most.fp16 : column.float_ceiling;
     columns.push_back(std::move(column));
   }
 

@@ -11,14 +11,14 @@ namespace shrike::apps {
 
 // One of the detectors that are compared, as it is shown.
 struct Column {
-  std::string name;                                 // "float"; on a device "fp32" and "tf32"; "int8"
+  std::string name;                                 // "float"; on a device "fp32", "tf32" and "fp16"; "int8"
   std::vector<std::pair<std::string, Times>> rows;  // the whole and its parts, the same for all
   std::vector<LayerTime> layers;
   double ceiling = 0;        // operations a second of its kind of layers; 0 where it was not measured
   double float_ceiling = 0;  // the same for layers that stayed float
 
   double share(const LayerTime& layer) const {
-    const double most = layer.op.starts_with("quantized_") ? ceiling : float_ceiling;
+    const double most = layer.op.starts_with("quantized_") || layer.op.starts_with("half_") ? ceiling : float_ceiling;
     return most > 0 ? layer.rate() / most : 0;
   }
 };
@@ -54,7 +54,7 @@ inline const LayerTime* find_layer(const Column& column, const std::string& name
   return found == column.layers.end() ? nullptr : &*found;
 }
 
-// Names of all layers, in order; what makes and unmakes codes is in one detector alone.
+// Names of all layers, in order; what makes and unmakes codes and halves is in one detector alone.
 inline std::vector<std::string> layer_names(const std::vector<Column>& columns) {
   std::vector<std::string> names;
   for (const Column& column : columns) {

@@ -33,6 +33,25 @@ struct MmaTf32 {
   __device__ __forceinline__ void step(Sum& sum) const { mma_m16n8k8_tf32(sum, a, b); }
 };
 
+struct MmaF16 {
+  using Sum = float[4];
+  static constexpr double adds = 16, products = 16 * 8 * 16 / 32.0;
+  unsigned a[4], b[2];
+  __device__ explicit MmaF16(int n) {
+    const unsigned one = half_bits(static_cast<float>(n)) * 0x10001u;
+    a[0] = a[1] = a[2] = a[3] = b[0] = b[1] = one;
+  }
+  __device__ __forceinline__ void step(Sum& sum) const { mma_m16n8k16_f16(sum, a, b); }
+};
+
+struct MmaF16Small {
+  using Sum = float[4];
+  static constexpr double adds = 8, products = 16 * 8 * 8 / 32.0;
+  unsigned a[2], b;
+  __device__ explicit MmaF16Small(int n) { a[0] = a[1] = b = half_bits(static_cast<float>(n)) * 0x10001u; }
+  __device__ __forceinline__ void step(Sum& sum) const { mma_m16n8k8_f16(sum, a, b); }
+};
+
 struct Dp4a {
   using Sum = int[1];
   static constexpr double adds = 4, products = 4;
@@ -93,10 +112,12 @@ template <class U> Ceiling measure(int rounds) {
 Ceiling ceiling(Unit unit, int rounds) {
   const int capability = properties().compute_capability;
   SHRIKE_CHECK(unit != Unit::mma_tf32 || capability >= 80, "the device has no mma of TF32 before sm_80");
+  SHRIKE_CHECK(unit != Unit::mma_f16 || capability >= 75, "the device has no mma m16n8k8 of f16 before sm_75");
   SHRIKE_CHECK(unit != Unit::mma_s8 || capability >= 75, "the device has no mma of s8 before sm_75");
   switch (unit) {
     case Unit::ffma: return measure<Ffma>(rounds);
     case Unit::mma_tf32: return measure<MmaTf32>(rounds);
+    case Unit::mma_f16: return capability >= 80 ? measure<MmaF16>(rounds) : measure<MmaF16Small>(rounds);
     case Unit::dp4a: return measure<Dp4a>(rounds);
     default: return capability >= 80 ? measure<MmaS8>(rounds) : measure<MmaS8Small>(rounds);
   }

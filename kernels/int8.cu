@@ -1,6 +1,4 @@
 // Which kernel multiplies int8 codes, and the naive one that the others are tested against.
-#include <optional>
-
 #include "kernels/int8.cuh"
 #include "kernels/int8_vendor.hpp"
 #include "shrike/core/last_kernel.hpp"
@@ -15,29 +13,20 @@ __global__ void int8_naive_kernel(Product p) {
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < all; i += step) {
     const int row = static_cast<int>(i / p.filters), column = static_cast<int>(i - static_cast<std::int64_t>(row) * p.filters);
-    const RowPlace place = row_place(p.map, row);
+    const tiles::RowPlace place = tiles::row_place(p.map, row);
     const std::int8_t* const weight = p.weight + static_cast<std::int64_t>(column) * p.map.length;
     int sum = 0;
     for (int k = 0; k < p.map.length; ++k) {
-      const std::uint8_t* const from = code_at(p.map, place, k);
+      const std::uint8_t* const from = tiles::byte_at(p.map, place, k);
       if (from == nullptr) continue;
       const int code = p.to.x == Dtype::u8 ? static_cast<int>(*from) : static_cast<int>(static_cast<std::int8_t>(*from));
       sum += code * weight[k];
     }
-    put(p, i, sum);
+    tiles::put(p, i, sum);
   }
 }
 
-// A thread adds up the parts of output i, i + threads of the grid, ...: integers, the same in any order. Reads 4 bytes a part.
-__global__ void int8_add_parts_kernel(Product p) {
-  const std::int64_t all = static_cast<std::int64_t>(p.map.pixels) * p.filters;
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < all; i += step) {
-    int sum = 0;
-    for (int part = 0; part < p.splits; ++part) sum += p.partial[part * all + i];
-    put(p, i, sum);
-  }
-}
+__global__ void int8_add_parts_kernel(Product p) { tiles::add_parts(p); }
 
 constexpr int threads = 256;
 
@@ -62,25 +51,10 @@ Choice& choice() {
 }
 
 Product product(const Conv2dSizes& z, const Requantize& to, const QuantizedOperands& operands) {
-  constexpr std::int64_t most = std::int64_t{1} << 31;
-  SHRIKE_CHECK(z.n * z.h * z.w < most && z.n * z.p * z.q < most && z.k < most, "a quantized layer of ", z.n * z.p * z.q,
-               " output and ", z.n * z.h * z.w, " input pixels: fewer than 2^31 are supported");
-  const auto narrow = [](std::int64_t value) { return static_cast<int>(value); };
   Product p{};
-  p.map = {static_cast<const std::uint8_t*>(operands.x),
-           narrow(z.h),
-           narrow(z.w),
-           narrow(z.c),
-           narrow(z.s),
-           narrow(z.stride),
-           narrow(z.padding),
-           narrow(z.dilation),
-           narrow(z.p),
-           narrow(z.q),
-           narrow(z.n * z.p * z.q),
-           narrow(z.r * z.s * z.c)};
+  p.map = tiles::byte_map("a quantized layer", z, operands.x, 1);
   p.weight = operands.weight;
-  p.filters = narrow(z.k);
+  p.filters = static_cast<int>(z.k);
   p.bias = operands.bias;
   p.multiplier = operands.multiplier;
   p.residual = operands.residual;
@@ -89,7 +63,7 @@ Product product(const Conv2dSizes& z, const Requantize& to, const QuantizedOpera
   p.low = to.low();
   p.high = to.high();
   p.splits = 1;
-  p.turns = (p.map.length + 63) / 64;
+  p.turns = (p.map.length + depth - 1) / depth;
   return p;
 }
 
@@ -99,23 +73,17 @@ namespace {
 
 // By one of our tiled kernels, K in so many parts.
 void multiply_tiled(const Product& product, Path path, int tile, int splits) {
-  Product p = product;
-  p.turns = (product.turns + splits - 1) / std::max(splits, 1);
-  p.splits = p.turns > 0 ? (product.turns + p.turns - 1) / p.turns : 1;  // none of them empty
-  std::optional<cuda::Scratch> partial;
-  if (p.splits > 1) {
-    partial.emplace(static_cast<std::size_t>(p.splits) * static_cast<std::size_t>(p.map.pixels) *
-                    static_cast<std::size_t>(p.filters) * sizeof(std::int32_t));
-    p.partial = partial->data<std::int32_t>();
-  }
-  if (path == Path::dp4a) {
-    multiply_dp4a(p, tile);
-  } else if (path == Path::tensor16) {
-    multiply_tensor16(p, tile);
-  } else {
-    multiply_tensor32(p, tile);
-  }
-  if (p.splits > 1) cuda::launch(int8_add_parts_kernel, blocks(p), threads, 0, p);
+  const auto run = [&](const Product& p) {
+    if (path == Path::dp4a) {
+      multiply_dp4a(p, tile);
+    } else if (path == Path::tensor16) {
+      multiply_tensor16(p, tile);
+    } else {
+      multiply_tensor32(p, tile);
+    }
+  };
+  tiles::in_parts(product, splits, run,
+                  [](const Product& p) { cuda::launch(int8_add_parts_kernel, blocks(p), threads, 0, p); });
 }
 
 std::string name(Path path, int tile, int splits) {

@@ -2,26 +2,16 @@
 #pragma once
 
 #include "kernels/conv_plan.hpp"
-#include "kernels/cuda.hpp"
+#include "kernels/tiles.hpp"
 #include "shrike/ops/quantized_conv.hpp"
 
 namespace shrike::kernels::int8 {
 
-// A: row m is output pixel m, column k = (tap, channel); found in a feature map while it is loaded, 0 outside of it.
-struct CodeMap {
-  const std::uint8_t* data;  // [images, height, width, channels], u8 or s8
-  int height, width, channels;
-  int taps_w;
-  int stride, padding, dilation;
-  int rows, columns;  // of output pixels in an image
-  int pixels;         // in all images
-  int length;         // taps * channels
-};
-
 // C [pixels, filters] = A [pixels, length] B [length, filters], of which filter n is row n of weight [filters, length]; then
 // requantized (ops/requantize.hpp) to y.
 struct Product {
-  CodeMap map;
+  using Element = std::uint8_t;
+  tiles::ByteMap map;  // of codes, u8 or s8
   const std::int8_t* weight;
   int filters;
   const std::int32_t* bias;
@@ -35,6 +25,8 @@ struct Product {
   std::int32_t* partial;  // null where there is one part
   int splits;
   int turns;  // of each, of 64 bytes
+
+  SHRIKE_HOST_DEVICE bool floats() const { return to.y == Dtype::f32; }
 };
 
 Product product(const Conv2dSizes& sizes, const Requantize& to, const QuantizedOperands& operands);

@@ -6,68 +6,28 @@
 // four warps read 32 KiB of shared memory and the copies write 16: 384 clocks, so mma is the bound. Half as many warps as
 // with 64 x 32 (which would take 512 clocks), but each has 32 sums under way that do not wait for each other.
 #include "kernels/int8.cuh"
+#include "kernels/tiles_mma.cuh"
 
 namespace shrike::kernels::int8 {
 namespace {
 
-// The parts of a tile that its warps own.
-template <int M, int N, int WarpM, int WarpN> struct Warps {
-  static constexpr int m = M, n = N, threads = M / WarpM * (N / WarpN) * 32;
-  static constexpr int blocks = (WarpM * WarpN > 2048 ? 256 : 512) / threads;  // 255 or 128 registers a thread
-
-  __device__ __forceinline__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / (N / WarpN) * WarpM; }
-  __device__ __forceinline__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % (N / WarpN) * WarpN; }
-};
-
-template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32 : Warps<M, N, WarpM, WarpN> {
-  using Warps<M, N, WarpM, WarpN>::warp_row, Warps<M, N, WarpM, WarpN>::warp_column;
-  int sums[WarpM / 16][WarpN / 8][4] = {};
-
-  __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const std::uint8_t* const a_from = a + (warp_row() + lane % 16) * pitch + lane / 16 * 16;
-    const std::uint8_t* const b_from = b + (warp_column() + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 16;
-#pragma unroll
-    for (int k = 0; k < depth; k += 32) {
-      unsigned fa[WarpM / 16][4], fb[WarpN / 8][2];
-#pragma unroll
-      for (int i = 0; i < WarpM / 16; ++i) cuda::ldmatrix_x4(fa[i], a_from + 16 * i * pitch + k);
-#pragma unroll
-      for (int j = 0; j < WarpN / 8; j += 2) {
-        unsigned two[4];
-        cuda::ldmatrix_x4(two, b_from + 8 * j * pitch + k);
-        fb[j][0] = two[0], fb[j][1] = two[1], fb[j + 1][0] = two[2], fb[j + 1][1] = two[3];
-      }
-#pragma unroll
-      for (int i = 0; i < WarpM / 16; ++i) {
-#pragma unroll
-        for (int j = 0; j < WarpN / 8; ++j) {
-          if constexpr (Signed) {
-            cuda::mma_m16n8k32_s8s8(sums[i][j], fa[i], fb[j]);
-          } else {
-            cuda::mma_m16n8k32_u8s8(sums[i][j], fa[i], fb[j]);
-          }
-        }
-      }
-    }
-  }
-  template <class F> __device__ __forceinline__ void each(F&& f) const {
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
-#pragma unroll
-    for (int i = 0; i < WarpM / 16; ++i) {
-#pragma unroll
-      for (int j = 0; j < WarpN / 8; ++j) {
-#pragma unroll
-        for (int r = 0; r < 4; ++r) {
-          f(warp_row() + 16 * i + g + 8 * (r / 2), warp_column() + 8 * j + 2 * t + r % 2, sums[i][j][r]);
-        }
-      }
+template <bool Signed> struct Mma32 {
+  using Sum = int;
+  __device__ __forceinline__ static void add(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    if constexpr (Signed) {
+      cuda::mma_m16n8k32_s8s8(d, a, b);
+    } else {
+      cuda::mma_m16n8k32_u8s8(d, a, b);
     }
   }
 };
 
-template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 : Warps<M, N, WarpM, WarpN> {
-  using Warps<M, N, WarpM, WarpN>::warp_row, Warps<M, N, WarpM, WarpN>::warp_column;
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor32
+    : tiles::Fragments32<M, N, WarpM, WarpN, Mma32<Signed>> {};
+
+template <int M, int N, int WarpM, int WarpN, bool Signed> struct Tensor16 : tiles::Warps<M, N, WarpM, WarpN> {
+  using Base = tiles::Warps<M, N, WarpM, WarpN>;
+  using Base::warp_row, Base::warp_column;
   int sums[WarpM / 8][WarpN / 8][2] = {};
 
   __device__ __forceinline__ void multiply(const std::uint8_t* a, const std::uint8_t* b) {

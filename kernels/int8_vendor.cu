@@ -79,13 +79,13 @@ __global__ void __launch_bounds__(threads)
     if (zeros != nullptr) zero = cuda::load<4>(zeros + column);
     cuda::Pack<float, 4> y;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) y.v[j] = requantize(p, sum.v[j] - zero.v[j], row, column + j);
+    for (int j = 0; j < 4; ++j) y.v[j] = finish(p, sum.v[j] - zero.v[j], row, column + j);
     if (p.to.y == Dtype::f32) {
       cuda::store<4>(static_cast<float*>(p.y) + i * 4, y);
     } else {
       cuda::Pack<std::uint8_t, 4> codes;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) codes.v[j] = code_byte(y.v[j]);
+      for (int j = 0; j < 4; ++j) codes.v[j] = to_element(p, y.v[j]);
       cuda::store<4>(static_cast<std::uint8_t*>(p.y) + i * 4, codes);
     }
   }

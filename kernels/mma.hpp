@@ -3,10 +3,10 @@
 // Who holds what of D += A B, by the PTX manual's fragments, with g = lane / 4 and t = lane % 4:
 //   D, 16 x 8   d[0], d[1] = D[g][2t, 2t + 1]   d[2], d[3] = D[g + 8][2t, 2t + 1]          (8 x 8: the first two)
 //   m16n8k8     a[r] = A[g + 8 (r % 2)][t + 4 (r / 2)]               b[r] = B[t + 4 r][g]                         one TF32 each
-//   m16n8k16    a[r] = A[g + 8 (r % 2)][2t + 8 (r / 2) + 0, 1]       b[r] = B[2t + 8 r + 0, 1][g]                 two bf16 each
-//   m16n8k32    a[r] = A[g + 8 (r % 2)][4t + 16 (r / 2) + 0 .. 3]    b[r] = B[4t + 16 r + 0 .. 3][g]              four bytes
-//   each m8n8k16     a = A[g][4t + 0 .. 3]                                b = B[4t + 0 .. 3][g]                        four
-//   bytes each
+//   m16n8k8     a[r] = A[g + 8 r][2t + 0, 1]                         b = B[2t + 0, 1][g]                          two f16 each
+//   m16n8k16    a[r] = A[g + 8 (r % 2)][2t + 8 (r / 2) + 0, 1]       b[r] = B[2t + 8 r + 0, 1][g]                 two bf16 or
+//   f16 m16n8k32    a[r] = A[g + 8 (r % 2)][4t + 16 (r / 2) + 0 .. 3]    b[r] = B[4t + 16 r + 0 .. 3][g]              four
+//   bytes each m8n8k16     a = A[g][4t + 0 .. 3]                                b = B[4t + 0 .. 3][g] four bytes each
 // The lower k is in the lower bits. ldmatrix: lane l of matrix m receives the 16-bit elements 2t, 2t + 1 of row g, whose
 // address lane 8 m + g gave; transposed, the elements g of rows 2t and 2t + 1.
 #pragma once
@@ -60,6 +60,34 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Products of f16 are exact in the float32 that they are added up in.
+__device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  SHRIKE_SM80(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void mma_m16n8k8_f16(float (&d)[4], const unsigned (&a)[2], unsigned b) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+// The bits of an f16 and its value; the other way it is rounded to the nearest, ties to even, and saturates at +-65504 like
+// saturated_half() of core/dtype.hpp.
+__device__ __forceinline__ float half_value(std::uint16_t bits) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
+  return result;
+}
+__device__ __forceinline__ std::uint16_t half_bits(float v) {
+  std::uint16_t result;
+  const float clamped = v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v;  // NaN stays
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result) : "f"(clamped));
+  return result;
 }
 
 // To the nearest TF32, ties away from zero.

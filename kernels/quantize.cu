@@ -82,18 +82,6 @@ template <class Q> __global__ void dequantize_kernel(QuantizeSizes sizes, const 
   }
 }
 
-// IEEE binary16 by its bits: nothing here depends on the host's or the device's half type.
-__global__ void widen_kernel(std::int64_t n, const std::uint16_t* __restrict__ x, float* __restrict__ y) {
-  for (std::int64_t i = cuda::first_index(); i < n; i += cuda::index_stride()) {
-    const unsigned bits = x[i];
-    const unsigned sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 0x1fu, mantissa = bits & 0x3ffu;
-    const float small = static_cast<float>(mantissa) * 0x1p-24f;
-    const unsigned wide = exponent == 31u ? 255u : exponent + 112u;
-    const float normal = __uint_as_float(sign | (wide << 23) | (mantissa << 13));
-    y[i] = exponent != 0u ? normal : sign ? -small : small;
-  }
-}
-
 }  // namespace
 
 void fake_quantize_forward(Cuda, const QuantizeSizes& sizes, const float* x, const float* scale, float* y) {
@@ -131,11 +119,6 @@ void dequantize_forward(Cuda, const QuantizeSizes& sizes, const void* q, const f
   } else {
     cuda::launch(dequantize_kernel<std::uint8_t>, grid, threads, 0, sizes, static_cast<const std::uint8_t*>(q), scale, y);
   }
-}
-
-void widen_forward(Cuda, std::int64_t n, const Half* x, float* y) {
-  static_assert(sizeof(Half) == sizeof(std::uint16_t));
-  cuda::launch(widen_kernel, cuda::loop_blocks(n, threads), threads, 0, n, reinterpret_cast<const std::uint16_t*>(x), y);
 }
 
 }  // namespace shrike::kernels

@@ -12,19 +12,19 @@ __global__ void quantized_groups_kernel(int8::Product p, int channels, int filte
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < all; i += step) {
     const int row = static_cast<int>(i / all_filters), k = static_cast<int>(i - static_cast<std::int64_t>(row) * all_filters);
-    const int8::RowPlace place = int8::row_place(p.map, row);
+    const tiles::RowPlace place = tiles::row_place(p.map, row);
     const int taps = p.map.length / p.map.channels, first = k / filters * channels;
     const std::int8_t* const weight = p.weight + static_cast<std::int64_t>(k) * taps * channels;
     int sum = 0;
     for (int tap = 0; tap < taps; ++tap) {
-      const std::uint8_t* const from = int8::code_at(p.map, place, tap * p.map.channels + first);
+      const std::uint8_t* const from = tiles::byte_at(p.map, place, tap * p.map.channels + first);
       if (from == nullptr) continue;
       for (int c = 0; c < channels; ++c) {
         const int code = p.to.x == Dtype::u8 ? static_cast<int>(from[c]) : static_cast<int>(static_cast<std::int8_t>(from[c]));
         sum += code * weight[tap * channels + c];
       }
     }
-    int8::put(p, i, sum);
+    tiles::put(p, i, sum);
   }
 }
 

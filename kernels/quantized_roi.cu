@@ -1,6 +1,8 @@
-// RoIPool and RoIAlign of codes, as ops/roi.hpp defines them: the codes are the CPU's to the bit. One block a bin, thread t
-// owns channels t, t + threads, ...; every code is written once (`=`). RoIPool moves a quarter of the bytes of its float twin
-// and needs no places; RoIAlign reads 4 codes a sample, from L1 and L2: 16 bytes for each byte written with 2 x 2 samples.
+// RoIPool and RoIAlign of codes and of halves, as ops/roi.hpp defines them: the CPU's to the bit. One block a bin, thread t
+// owns channels t, t + threads, ...; every element is written once (`=`). RoIPool moves a quarter of the bytes of its float
+// twin, or half of them, and needs no places; RoIAlign reads 4 elements a sample, from L1 and L2: 16 for each that it writes
+// with 2 x 2 samples.
+#include "kernels/pooled.cuh"
 #include "kernels/roi.cuh"
 
 namespace shrike::kernels {
@@ -8,6 +10,7 @@ namespace {
 
 template <class T> __global__ void __launch_bounds__(roi_threads, 4)
     quantized_roi_pool_kernel(RoiSizes s, const T* __restrict__ x, const float* __restrict__ rois, T* __restrict__ y) {
+  using Best = typename Greatest<T>::Type;
   const std::int64_t per_roi = s.out_height * s.out_width;
   const std::int64_t bin = blockIdx.x % per_roi;
   const float* roi = rois + blockIdx.x / per_roi * 5;
@@ -19,11 +22,11 @@ template <class T> __global__ void __launch_bounds__(roi_threads, 4)
   const bool empty = image < 0 || row_begin >= row_end || column_begin >= column_end;
   const T* map = x + (image < 0 ? 0 : image) * s.height * s.width * s.channels;
   for (std::int64_t c = threadIdx.x; c < s.channels; c += blockDim.x) {
-    int best = empty ? 0 : -128;
+    Best best = empty ? Best{} : Greatest<T>::least();
     for (std::int64_t row = row_begin; !empty && row < row_end; ++row) {
       for (std::int64_t column = column_begin; column < column_end; ++column) {
-        const int code = map[(row * s.width + column) * s.channels + c];
-        best = code > best ? code : best;
+        const Best element = map[(row * s.width + column) * s.channels + c];
+        best = is_greater(element, best) ? element : best;
       }
     }
     y[static_cast<std::int64_t>(blockIdx.x) * s.channels + c] = static_cast<T>(best);
@@ -87,8 +90,7 @@ template <class F> __device__ __forceinline__ void for_code_samples(const CodeAx
 }
 
 template <class T> __global__ void __launch_bounds__(roi_threads, 4)
-    quantized_roi_align_kernel(RoiSizes s, float lowest, float highest, const T* __restrict__ x, const float* __restrict__ rois,
-                               T* __restrict__ y) {
+    quantized_roi_align_kernel(RoiSizes s, const T* __restrict__ x, const float* __restrict__ rois, T* __restrict__ y) {
   const std::int64_t per_roi = s.out_height * s.out_width;
   const std::int64_t bin = blockIdx.x % per_roi;
   const float* roi = rois + blockIdx.x / per_roi * 5;
@@ -106,16 +108,14 @@ template <class T> __global__ void __launch_bounds__(roi_threads, 4)
         const T* below = map + row.high * s.width * s.channels + c;
         for_code_samples(columns, bin % s.out_width, [&](const CodeSample& column) {
           const std::int64_t left = column.low * s.channels, right = column.high * s.channels;
-          sum = fmaf(row.low_weight * column.low_weight, static_cast<float>(above[left]), sum);
-          sum = fmaf(row.low_weight * column.high_weight, static_cast<float>(above[right]), sum);
-          sum = fmaf(row.high_weight * column.low_weight, static_cast<float>(below[left]), sum);
-          sum = fmaf(row.high_weight * column.high_weight, static_cast<float>(below[right]), sum);
+          sum = fmaf(row.low_weight * column.low_weight, value_of(above[left]), sum);
+          sum = fmaf(row.low_weight * column.high_weight, value_of(above[right]), sum);
+          sum = fmaf(row.high_weight * column.low_weight, value_of(below[left]), sum);
+          sum = fmaf(row.high_weight * column.high_weight, value_of(below[right]), sum);
         });
       });
     }
-    const float mean = empty ? 0.0f : sum / count;
-    const float code = mean < lowest ? lowest : mean > highest ? highest : mean;
-    y[static_cast<std::int64_t>(blockIdx.x) * s.channels + c] = static_cast<T>(static_cast<int>(rintf(code)));
+    y[static_cast<std::int64_t>(blockIdx.x) * s.channels + c] = nearest<T>(empty ? 0.0f : sum / count);
   }
 }
 
@@ -124,26 +124,20 @@ template <class T> __global__ void __launch_bounds__(roi_threads, 4)
 void quantized_roi_pool_forward(Cuda, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
   if (s.rois == 0 || s.channels == 0) return;
   const unsigned blocks = roi_blocks("roi_pool", s.rois * s.out_height * s.out_width);
-  if (dtype == Dtype::u8) {
-    cuda::launch(quantized_roi_pool_kernel<std::uint8_t>, blocks, roi_threads, 0, s, static_cast<const std::uint8_t*>(x), rois,
-                 static_cast<std::uint8_t*>(y));
-  } else {
-    cuda::launch(quantized_roi_pool_kernel<std::int8_t>, blocks, roi_threads, 0, s, static_cast<const std::int8_t*>(x), rois,
-                 static_cast<std::int8_t*>(y));
-  }
+  with_element(dtype, [&](auto element) {
+    using T = decltype(element);
+    cuda::launch(quantized_roi_pool_kernel<T>, blocks, roi_threads, 0, s, static_cast<const T*>(x), rois, static_cast<T*>(y));
+  });
 }
 
 void quantized_roi_align_forward(Cuda, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
   if (s.rois == 0 || s.channels == 0) return;
   check_axes("roi_align", s);
   const unsigned blocks = roi_blocks("roi_align", s.rois * s.out_height * s.out_width);
-  if (dtype == Dtype::u8) {
-    cuda::launch(quantized_roi_align_kernel<std::uint8_t>, blocks, roi_threads, 0, s, 0.0f, 255.0f,
-                 static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
-  } else {
-    cuda::launch(quantized_roi_align_kernel<std::int8_t>, blocks, roi_threads, 0, s, -128.0f, 127.0f,
-                 static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
-  }
+  with_element(dtype, [&](auto element) {
+    using T = decltype(element);
+    cuda::launch(quantized_roi_align_kernel<T>, blocks, roi_threads, 0, s, static_cast<const T*>(x), rois, static_cast<T*>(y));
+  });
 }
 
 }  // namespace shrike::kernels

@@ -16,6 +16,7 @@
 #include "shrike/graph/save.hpp"
 #include "shrike/quant/convert.hpp"
 #include "shrike/quant/equalize.hpp"
+#include "shrike/quant/half.hpp"
 
 namespace shrike::models {
 
@@ -200,6 +201,15 @@ inline ConvertedDetector quantize_weights(const FusedDetector& fused, quant::Wei
   ConvertedDetector result;
   for (std::size_t i = 0; i < 3; ++i) {
     result.add(i, quant::quantize_weights(*fused.parts[i], type, keep_float, part_names[i]));
+  }
+  return result;
+}
+
+// To f16: the image is narrowed, the feature map is of halves, and the predictors give floats.
+inline ConvertedDetector half_detector(const FusedDetector& fused, const std::vector<std::string>& keep_float = {}) {
+  ConvertedDetector result;
+  for (std::size_t i = 0; i < 3; ++i) {
+    result.add(i, quant::to_half(*fused.parts[i], {part_names[i], keep_float, i > 0, i == 0}));
   }
   return result;
 }

@@ -85,20 +85,28 @@ void tf32(void* const* operands, unsigned active) {
   });
 }
 
-void bf16(void* const* operands, unsigned active) {
+// The same of elements of 16 bits; they are decoded once.
+template <float (*Value)(std::uint16_t)> void k16_floats(void* const* operands, unsigned active) {
   require_whole_warp(active);
   const Bytes bytes = gather(operands);
-  const auto element = [](const unsigned char* row, unsigned k) {
-    std::uint16_t bits;
-    std::memcpy(&bits, row + 2 * k, 2);
-    return static_cast<double>(std::bit_cast<float>(static_cast<unsigned>(bits) << 16));
+  double a[16][16], b[8][16];
+  const auto decode = [](const unsigned char* from, double(&to)[16]) {
+    for (unsigned k = 0; k < 16; ++k) {
+      std::uint16_t bits;
+      std::memcpy(&bits, from + 2 * k, 2);
+      to[k] = static_cast<double>(Value(bits));
+    }
   };
+  for (unsigned row = 0; row < 16; ++row) decode(bytes.a[row], a[row]);
+  for (unsigned column = 0; column < 8; ++column) decode(bytes.b[column], b[column]);
   scatter<float>(operands, [&](float& d, unsigned row, unsigned column) {
     double sum = d;
-    for (unsigned k = 0; k < 16; ++k) sum += element(bytes.a[row], k) * element(bytes.b[column], k);
+    for (unsigned k = 0; k < 16; ++k) sum += a[row][k] * b[column][k];
     d = static_cast<float>(sum);
   });
 }
+
+float bf16_value(std::uint16_t bits) { return std::bit_cast<float>(static_cast<unsigned>(bits) << 16); }
 
 constexpr unsigned all_lanes = 0xffffffffu;
 
@@ -121,7 +129,12 @@ void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], con
 
 void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Site& at) {
   Fragments fragments{d, a, b};
-  warp_operation(all_lanes, bf16, &fragments, at);
+  warp_operation(all_lanes, k16_floats<bf16_value>, &fragments, at);
+}
+
+void mma_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Site& at) {
+  Fragments fragments{d, a, b};
+  warp_operation(all_lanes, k16_floats<half_value>, &fragments, at);
 }
 
 }  // namespace shrike::cuda::host

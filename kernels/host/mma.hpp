@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/host/runtime.hpp"
+#include "shrike/core/dtype.hpp"
 
 namespace shrike::cuda {
 
@@ -14,6 +15,7 @@ void mma_k32(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], bool a
 void mma_k16(int (&d)[2], unsigned a, unsigned b, bool a_signed, const Site& at);
 void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Site& at);
 void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Site& at);
+void mma_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Site& at);
 
 // Each lane reads its own elements, here in the kernel's code, so that the sanitizers see it. Like the GPU it asks for the
 // address of every row, and checks it.
@@ -46,6 +48,16 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsign
 inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], SHRIKE_SITE) {
   host::mma_bf16(d, a, b, at);
 }
+
+inline void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], SHRIKE_SITE) {
+  host::mma_f16(d, a, b, at);
+}
+inline void mma_m16n8k8_f16(float (&d)[4], const unsigned (&a)[2], unsigned b, SHRIKE_SITE) {
+  host::mma_f16(d, {a[0], a[1], 0, 0}, {b, 0}, at);
+}
+
+inline float half_value(std::uint16_t bits) { return static_cast<float>(std::bit_cast<Half>(bits)); }
+inline std::uint16_t half_bits(float v) { return saturated_half(v).bits(); }
 
 inline unsigned to_tf32(float v) {
   const auto bits = std::bit_cast<unsigned>(v);

@@ -1,8 +1,10 @@
-// The greatest codes of a window, for pooling.
+// The greatest codes or halves of a window, for pooling.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#include "shrike/core/dtype.hpp"
 
 namespace shrike {
 
@@ -32,6 +34,22 @@ template <class T> void greatest_codes(std::int64_t rows, std::int64_t columns, 
       for (std::int64_t column = 0; column < columns; ++column) {
         const T code = corner[row * row_stride + column * channels + c];
         best = code > best ? code : best;
+      }
+    }
+    y[c] = best;
+  }
+}
+
+// The same of halves: the first of equals, the last NaN if there is one.
+inline void greatest_codes(std::int64_t rows, std::int64_t columns, std::int64_t row_stride, std::int64_t channels,
+                           const Half* corner, Half* y) {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    Half best = corner[c];
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t column = 0; column < columns; ++column) {
+        const Half half = corner[row * row_stride + column * channels + c];
+        const auto value = static_cast<float>(half);
+        if (value > static_cast<float>(best) || value != value) best = half;
       }
     }
     y[c] = best;

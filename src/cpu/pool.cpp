@@ -55,8 +55,10 @@ template <class T> void max_pool_codes(const PoolSizes& z, const T* x, T* y) {
 void quantized_max_pool2d_forward(Cpu, const PoolSizes& z, Dtype dtype, const void* x, void* y) {
   if (dtype == Dtype::u8) {
     max_pool_codes(z, static_cast<const std::uint8_t*>(x), static_cast<std::uint8_t*>(y));
-  } else {
+  } else if (dtype == Dtype::s8) {
     max_pool_codes(z, static_cast<const std::int8_t*>(x), static_cast<std::int8_t*>(y));
+  } else {
+    max_pool_codes(z, static_cast<const Half*>(x), static_cast<Half*>(y));
   }
 }
 

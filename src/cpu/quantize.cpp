@@ -119,12 +119,6 @@ void dequantize_forward(Cpu, const QuantizeSizes& sizes, const void* q, const fl
   }
 }
 
-void widen_forward(Cpu, std::int64_t n, const Half* x, float* y) {
-  parallel_for(n, grain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) y[i] = static_cast<float>(x[i]);
-  });
-}
-
 void min_max_rows(Cpu, std::int64_t rows, std::int64_t inner, const float* x, float* range, std::int64_t* not_finite) {
   std::mutex mutex;  // guards range and not_finite; least, greatest and a count come out the same in any order
   constexpr float inf = std::numeric_limits<float>::infinity();

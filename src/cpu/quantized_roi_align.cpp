@@ -1,4 +1,5 @@
-// RoIAlign of codes, step by step as ops/roi.hpp defines it; compiled without contraction of multiplications and additions.
+// RoIAlign of codes and of halves, step by step as ops/roi.hpp defines it; compiled without contraction of multiplications and
+// additions.
 #include <cmath>
 #include <vector>
 
@@ -66,8 +67,16 @@ template <class T> void add_pixel(std::int64_t n, float weight, const T* __restr
   for (std::int64_t c = 0; c < n; ++c) sums[c] = std::fmaf(weight, static_cast<float>(codes[c]), sums[c]);
 }
 
+template <class T> T nearest(float mean) {
+  if constexpr (std::is_same_v<T, Half>) {
+    return saturated_half(mean);
+  } else {
+    constexpr float lowest = std::is_signed_v<T> ? -128.0f : 0.0f, highest = std::is_signed_v<T> ? 127.0f : 255.0f;
+    return static_cast<T>(static_cast<std::int32_t>(std::rint(std::clamp(mean, lowest, highest))));
+  }
+}
+
 template <class T> void align_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
-  const float lowest = std::is_signed_v<T> ? -128.0f : 0.0f, highest = std::is_signed_v<T> ? 127.0f : 255.0f;
   parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> sums(static_cast<std::size_t>(s.channels));
     std::vector<Sample> rows, columns;
@@ -81,7 +90,7 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
         T* to = y + (number * s.out_height * s.out_width + bin) * s.channels;
         std::fill(sums.begin(), sums.end(), 0.0f);
         if (!inside || !(count > 0.0f)) {
-          std::fill_n(to, s.channels, T{0});
+          std::fill_n(to, s.channels, T{});
           continue;
         }
         vertical.of_bin(bin / s.out_width, rows);
@@ -98,10 +107,7 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
           }
         }
         const float* __restrict from = sums.data();
-        for (std::int64_t c = 0; c < s.channels; ++c) {
-          const float mean = std::clamp(from[c] / count, lowest, highest);
-          to[c] = static_cast<T>(static_cast<std::int32_t>(std::rint(mean)));
-        }
+        for (std::int64_t c = 0; c < s.channels; ++c) to[c] = nearest<T>(from[c] / count);
       }
     }
   });
@@ -112,8 +118,10 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
 void quantized_roi_align_forward(Cpu, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
   if (dtype == Dtype::u8) {
     align_codes(s, static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
-  } else {
+  } else if (dtype == Dtype::s8) {
     align_codes(s, static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
+  } else {
+    align_codes(s, static_cast<const Half*>(x), rois, static_cast<Half*>(y));
   }
 }
 

@@ -85,7 +85,7 @@ template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const floa
         T* best = y + (item * s.out_width + bin) * s.channels;
         const Window window{rows.begin(bin_row), rows.end(bin_row), columns.begin(bin), columns.end(bin)};
         if (image < 0 || window.row_begin >= window.row_end || window.column_begin >= window.column_end) {
-          std::fill(best, best + s.channels, T{0});
+          std::fill(best, best + s.channels, T{});
         } else {
           const std::int64_t corner = (image * s.height + window.row_begin) * s.width + window.column_begin;
           greatest_codes(window.row_end - window.row_begin, window.column_end - window.column_begin, s.width * s.channels,
@@ -101,8 +101,10 @@ template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const floa
 void quantized_roi_pool_forward(Cpu, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
   if (dtype == Dtype::u8) {
     roi_pool_codes(s, static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
-  } else {
+  } else if (dtype == Dtype::s8) {
     roi_pool_codes(s, static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
+  } else {
+    roi_pool_codes(s, static_cast<const Half*>(x), rois, static_cast<Half*>(y));
   }
 }
 

@@ -5,6 +5,7 @@
 #include "shrike/ops/batch_norm.hpp"
 #include "shrike/ops/conv.hpp"
 #include "shrike/ops/elementwise.hpp"
+#include "shrike/ops/half.hpp"
 #include "shrike/ops/layout.hpp"
 #include "shrike/ops/linear.hpp"
 #include "shrike/ops/pool.hpp"
@@ -28,9 +29,9 @@ template <class... Ops> Makers makers() {
 }  // namespace
 
 std::shared_ptr<Op> make_op(const std::string& name) {
-  static const Makers known =
-      makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, FakeQuantize, Flatten, IndexRows, Linear, MaxPool2d,
-             Permute, Quantize, QuantizedConv2d, QuantizedLinear, Relu, Reshape, RoiAlign, RoiPool, Scale, Slice, Widen>();
+  static const Makers known = makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, FakeQuantize, Flatten, HalfConv2d,
+                                     HalfLinear, IndexRows, Linear, MaxPool2d, Narrow, Permute, Quantize, QuantizedConv2d,
+                                     QuantizedLinear, Relu, Reshape, RoiAlign, RoiPool, Scale, Slice, Widen>();
   const auto found = known.find(name);
   return found == known.end() ? nullptr : found->second();
 }

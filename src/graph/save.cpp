@@ -149,7 +149,8 @@ class Reader {
     const json& scale = member(item, "scale");
     SHRIKE_CHECK(scale.is_number() && scale.get<float>() > 0 && std::isfinite(scale.get<float>()), where_, ": the scale of %",
                  value, " is ", scale.dump(), ": expected a positive number");
-    graph_->codes[value] = {parse_code(word(member(item, "dtype"), "dtype")), scale.get<float>()};
+    const std::string dtype = word(member(item, "dtype"), "dtype");
+    graph_->codes[value] = {dtype == "f16" ? Dtype::f16 : parse_code(dtype), scale.get<float>()};
   }
 
   const Tensor& operand(const Graph::Node& node, std::size_t i, Dtype dtype, const char* what) const {

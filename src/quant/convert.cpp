@@ -278,7 +278,7 @@ std::vector<std::string> float_values(const Graph& graph, bool between) {
   std::set<Value> leads;
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
     const std::string op = node->op->name();
-    const bool layer = op == "quantized_conv2d" || op == "quantized_linear";
+    const bool layer = op.starts_with("quantized_") || op.starts_with("half_");
     const bool on_the_way = std::any_of(node->outputs.begin(), node->outputs.end(), [&](Value v) { return leads.contains(v); });
     if (layer || on_the_way) leads.insert(node->inputs.begin(), node->inputs.end());
   }

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "shrike/ops/half.hpp"
 #include "shrike/ops/quantize.hpp"
 #include "shrike/quant/convert.hpp"
 

@@ -55,3 +55,16 @@ TEST_CASE("two trainings on the device give the same weights to the bit, and nea
   };
   CHECK(objects(on_device) == objects(""));
 }
+
+TEST_CASE("a detector is timed on the device in fp32, TF32, fp16 and int8") {
+  const std::string json = workplace().path("bench.json");
+  const std::string text =
+      said("bench_int8",
+           "--device cuda --provider native --size 32x48 --backbone vgg11 --width 4 --head-width 8 --roi-size 2 "
+           "--test-post-nms 9 --runs 1 --json " +
+               json);
+  using Catch::Matchers::Contains;
+  CHECK_THAT(text, Contains("fp32/int8   tf32/int8   fp16/int8") && Contains("backbone.narrow") && Contains("fp16: kernels"));
+  CHECK_THAT(text, Contains("f16 mma m16n8k") && Contains("GOP/s for fp16"));
+  CHECK_THAT(bytes(json), Contains("\"fp16\":{\"detector\":{\"median_ms\":") && Contains("\"op\":\"half_linear\""));
+}

@@ -7,7 +7,7 @@
 using namespace shrike;
 
 TEST_CASE("every unit's sums are exact, and its rate is a rate") {
-  for (const auto unit : {cuda::Unit::ffma, cuda::Unit::mma_tf32, cuda::Unit::dp4a, cuda::Unit::mma_s8}) {
+  for (const auto unit : {cuda::Unit::ffma, cuda::Unit::mma_tf32, cuda::Unit::mma_f16, cuda::Unit::dp4a, cuda::Unit::mma_s8}) {
     const int capability = cuda::properties().compute_capability;
     if (unit == cuda::Unit::mma_tf32 && capability < 80) continue;
     INFO(static_cast<int>(unit));

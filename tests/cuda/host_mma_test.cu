@@ -46,16 +46,20 @@ __global__ void k16_kernel(bool a_signed, const unsigned* a, const unsigned* b, 
   d[threadIdx.x * 2 + 1] = rd[1];
 }
 
-__global__ void floats_kernel(bool tf32, const unsigned* a, const unsigned* b, float* d) {
+enum class Floats { tf32, bf16, f16, f16_k8 };
+
+__global__ void floats_kernel(Floats type, const unsigned* a, const unsigned* b, float* d) {
   unsigned ra[4], rb[2];
   float rd[4];
   for (int r = 0; r < 4; ++r) ra[r] = a[threadIdx.x * 4 + r];
   for (int r = 0; r < 2; ++r) rb[r] = b[threadIdx.x * 2 + r];
   for (int r = 0; r < 4; ++r) rd[r] = d[threadIdx.x * 4 + r];
-  if (tf32) {
-    cuda::mma_m16n8k8_tf32(rd, ra, rb);
-  } else {
-    cuda::mma_m16n8k16_bf16(rd, ra, rb);
+  const unsigned first[2] = {ra[0], ra[1]};
+  switch (type) {
+    case Floats::tf32: cuda::mma_m16n8k8_tf32(rd, ra, rb); break;
+    case Floats::bf16: cuda::mma_m16n8k16_bf16(rd, ra, rb); break;
+    case Floats::f16: cuda::mma_m16n8k16_f16(rd, ra, rb); break;
+    case Floats::f16_k8: cuda::mma_m16n8k8_f16(rd, first, rb[0]); break;
   }
   for (int r = 0; r < 4; ++r) d[threadIdx.x * 4 + r] = rd[r];
 }
@@ -114,18 +118,19 @@ template <class A> void check_k16(bool a_signed) {
   }
 }
 
-void check_floats(bool tf32) {
+void check_floats(Floats type) {
   Random random(5, RandomStream::test);
-  const int depth = tf32 ? 8 : 16;
+  const bool tf32 = type == Floats::tf32;
+  const int depth = tf32 || type == Floats::f16_k8 ? 8 : 16;
   const auto at = [&](int row, int k) { return static_cast<std::size_t>(row * depth + k); };
   std::vector<float> a(static_cast<std::size_t>(16 * depth)), b(static_cast<std::size_t>(8 * depth));
-  for (float& v : a) v = static_cast<float>(random.below(255)) - 127.0f;  // exact in both formats
+  for (float& v : a) v = static_cast<float>(random.below(255)) - 127.0f;  // exact in all formats
   for (float& v : b) v = static_cast<float>(random.below(255)) - 127.0f;
   const Fragments f;
   auto* fa = f.a.data<unsigned>();
   auto* fb = f.b.data<unsigned>();
   auto* fd = f.d.data<float>();
-  const auto bf16 = [](float v) { return std::bit_cast<unsigned>(v) >> 16; };
+  const auto bits = [&](float v) { return type == Floats::bf16 ? std::bit_cast<unsigned>(v) >> 16 : unsigned{Half(v).bits()}; };
   for (int lane = 0; lane < 32; ++lane) {
     const int group = lane >> 2, in_group = lane % 4;
     if (tf32) {
@@ -135,18 +140,18 @@ void check_floats(bool tf32) {
       }
       for (int i = 0; i < 2; ++i) fb[lane * 2 + i] = std::bit_cast<unsigned>(b[at(group, in_group + 4 * i)]) | 0x1000u;
     } else {
-      for (int i = 0; i < 8; i += 2) {
+      for (int i = 0; i < depth / 2; i += 2) {
         const int row = i < 2 || (i >= 4 && i < 6) ? group : group + 8, column = in_group * 2 + (i >= 4 ? 8 : 0);
-        fa[lane * 4 + i / 2] = bf16(a[at(row, column)]) | bf16(a[at(row, column + 1)]) << 16;
+        fa[lane * 4 + i / 2] = bits(a[at(row, column)]) | bits(a[at(row, column + 1)]) << 16;
       }
-      for (int i = 0; i < 4; i += 2) {
+      for (int i = 0; i < depth / 4; i += 2) {
         const int row = in_group * 2 + (i >= 2 ? 8 : 0);
-        fb[lane * 2 + i / 2] = bf16(b[at(group, row)]) | bf16(b[at(group, row + 1)]) << 16;
+        fb[lane * 2 + i / 2] = bits(b[at(group, row)]) | bits(b[at(group, row + 1)]) << 16;
       }
     }
     for (int i = 0; i < 4; ++i) fd[lane * 4 + i] = static_cast<float>(lane - i);
   }
-  cuda::launch(floats_kernel, 1, 32, 0, tf32, fa, fb, fd);
+  cuda::launch(floats_kernel, 1, 32, 0, type, fa, fb, fd);
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const int row = (lane >> 2) + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
@@ -219,9 +224,8 @@ TEST_CASE("mma of bytes is exact, by the manual's layout") {
   check_k16<std::uint8_t>(false);
 }
 
-TEST_CASE("mma of TF32 and bf16 is exact on integers, by the manual's layout") {
-  check_floats(true);
-  check_floats(false);
+TEST_CASE("mma of TF32, bf16 and f16 is exact on integers, by the manual's layout") {
+  for (const Floats type : {Floats::tf32, Floats::bf16, Floats::f16, Floats::f16_k8}) check_floats(type);
 }
 
 TEST_CASE("ldmatrix hands out rows, and columns where transposed") {

@@ -12,7 +12,7 @@ namespace shrike {
 
 enum class Dtype : unsigned char { f32, f16, s8, u8, s32, s64 };
 
-// IEEE 754 binary16, for storage: converted to float for arithmetic. Round to nearest, ties to even.
+// IEEE 754 binary16: converted to float for arithmetic. Round to nearest, ties to even.
 class Half {
  public:
   Half() = default;
@@ -51,6 +51,9 @@ class Half {
 
   std::uint16_t bits_ = 0;
 };
+
+// What lies beyond +-65504 as the greatest half of its sign; NaN stays.
+inline Half saturated_half(float value) { return Half(value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value); }
 
 inline std::size_t size_of(Dtype dtype) {
   switch (dtype) {

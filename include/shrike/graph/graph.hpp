@@ -9,9 +9,10 @@
 
 namespace shrike {
 
-// What the integers of a quantized tensor stand for: value = scale * code, zero point 0.
+// What the elements of a quantized tensor stand for: value = scale * code, zero point 0. Halves are their own codes, at
+// scale 1.
 struct Code {
-  Dtype dtype = Dtype::u8;  // u8, or s8
+  Dtype dtype = Dtype::u8;  // u8, s8 or f16
   float scale = 0;          // greater than 0
 };
 

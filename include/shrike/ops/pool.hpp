@@ -17,7 +17,7 @@ struct PoolSizes {
 // argmax: the position of the greatest element in its window, dy * kernel + dx; the first of equals, the last NaN if there is
 // one.
 SHRIKE_KERNEL(max_pool2d_forward, const PoolSizes& sizes, const float* x, float* y, std::uint8_t* argmax);
-// The greatest codes, of u8 or s8 as `dtype` says.
+// The greatest codes or halves, of u8, s8 or f16 as `dtype` says; NaN is greatest.
 SHRIKE_KERNEL(quantized_max_pool2d_forward, const PoolSizes& sizes, Dtype dtype, const void* x, void* y);
 SHRIKE_KERNEL(max_pool2d_backward, const PoolSizes& sizes, const std::uint8_t* argmax, const float* dy, float* dx);
 SHRIKE_KERNEL(avg_pool2d_forward, const PoolSizes& sizes, const float* x, float* y);
@@ -51,7 +51,7 @@ struct Pool2d : Op {
 };
 
 // Input x [N, H, W, C]; outputs y [N, P, Q, C] and, for backward, the argmax [N, P, Q, C] in u8. Padding never wins. Codes (u8
-// or s8) give codes of the same scale, and no argmax.
+// or s8) give codes of the same scale, f16 gives f16, and neither an argmax.
 struct MaxPool2d : Pool2d {
   const char* name() const override { return "max_pool2d"; }
   Tensors forward(const Tensors& in) const override;
@@ -87,7 +87,7 @@ inline kernels::PoolSizes Pool2d::sizes(const Shape& x) const {
 inline Tensors MaxPool2d::forward(const Tensors& in) const {
   const Tensor& x = in[0];
   const auto sizes = this->sizes(x.shape());
-  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8) {
+  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8 || x.dtype() == Dtype::f16) {
     const Tensor y({sizes.n, sizes.p, sizes.q, sizes.c}, x.dtype(), x.device());
     if (y.numel() == 0) return {y};
     dispatch(x.device(), [&](auto d) { kernels::quantized_max_pool2d_forward(d, sizes, x.dtype(), x.raw(), y.raw()); });
@@ -136,7 +136,8 @@ template <std::derived_from<Pool2d> O> O with_options(const PoolOptions& options
   return op;
 }
 
-// x [N, H, W, C] f32, u8 or s8 -> [N, P, Q, C], P = (H + 2 padding - kernel) / stride + 1, rounded down, or up with ceil_mode.
+// x [N, H, W, C] f32, f16, u8 or s8 -> [N, P, Q, C], P = (H + 2 padding - kernel) / stride + 1, rounded down, or up with
+// ceil_mode.
 inline Tensor max_pool2d(const Tensor& x, const PoolOptions& options = {}) {
   return call(with_options<MaxPool2d>(options), {x})[0];
 }

@@ -28,8 +28,6 @@ SHRIKE_KERNEL(fake_quantize_backward, const QuantizeSizes& sizes, float factor, 
 SHRIKE_KERNEL(quantize_forward, const QuantizeSizes& sizes, const float* x, const float* scale, void* q);
 // y = q * scale.
 SHRIKE_KERNEL(dequantize_forward, const QuantizeSizes& sizes, const void* q, const float* scale, float* y);
-// y = x, IEEE binary16 to float.
-SHRIKE_KERNEL(widen_forward, std::int64_t n, const Half* x, float* y);
 
 // The least and greatest finite element of each row of x [rows, inner], to range [rows, 2]; 0 and 0 where there is none.
 // not_finite [1] = the number of NaN and infinities.
@@ -99,16 +97,6 @@ struct Dequantize : Op {
   const char* name() const override { return "dequantize"; }
   Tensors forward(const Tensors& in) const override;
   void visit(Fields& fields) override { fields("per_channel", per_channel); }
-};
-
-// Input x f16 [...] -> the same in f32.
-struct Widen : Op {
-  const char* name() const override { return "widen"; }
-  Tensors forward(const Tensors& in) const override {
-    const Tensor y(in[0].shape(), Dtype::f32, in[0].device());
-    dispatch(y.device(), [&](auto d) { kernels::widen_forward(d, y.numel(), in[0].data<Half>(), y.data<float>()); });
-    return {y};
-  }
 };
 
 inline Tensors FakeQuantize::forward(const Tensors& in) const {

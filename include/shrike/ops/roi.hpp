@@ -27,7 +27,7 @@ struct RoiSizes {
 
 // y = the greatest x of each bin, argmax its row * width + column. An empty bin has y = 0 and argmax = -1; NaN is greatest.
 SHRIKE_KERNEL(roi_pool_forward, const RoiSizes& sizes, const float* x, const float* rois, float* y, std::int32_t* argmax);
-// The same of codes, u8 or s8 as `dtype` says; an empty bin has code 0.
+// The same of codes or halves, u8, s8 or f16 as `dtype` says; an empty bin is 0.
 SHRIKE_KERNEL(quantized_roi_pool_forward, const RoiSizes& sizes, Dtype dtype, const void* x, const float* rois, void* y);
 // dx = the sum of dy over the bins whose argmax it is, in their order.
 SHRIKE_KERNEL(roi_pool_backward, const RoiSizes& sizes, const float* dy, const float* rois, const std::int32_t* argmax,
@@ -35,9 +35,9 @@ SHRIKE_KERNEL(roi_pool_backward, const RoiSizes& sizes, const float* dy, const f
 
 // y = the mean of each bin's bilinear samples; a sample more than one pixel outside the map counts as 0.
 SHRIKE_KERNEL(roi_align_forward, const RoiSizes& sizes, const float* x, const float* rois, float* y);
-// The same of codes, rounded to codes of the same scale. So that devices agree to the bit, every step below is rounded to float
-// once, in this order, fmaf being one step and min, max, floor and ceil exact. Along each axis, for a region's corners low and
-// high, with o = 0.5 if aligned, else 0:
+// The same of codes, rounded to codes of the same scale, or of halves, rounded to halves. So that devices agree to the bit,
+// every step below is rounded to float once, in this order, fmaf being one step and min, max, floor and ceil exact. Along each
+// axis, for a region's corners low and high, with o = 0.5 if aligned, else 0:
 //   start = fmaf(low, spatial_scale, -o)      length = fmaf(high, spatial_scale, -o) - start, at least 1 unless aligned
 //   size = length / bins                      samples = sampling_ratio, or if that is not positive, ceil(size) in [0, 2^30]
 //   at = fmaf(bin + (i + 0.5) / samples, size, start)                             for sample i = 0 .. samples - 1 of a bin
@@ -47,7 +47,7 @@ SHRIKE_KERNEL(roi_align_forward, const RoiSizes& sizes, const float* x, const fl
 // second:
 //   sum = fmaf(a_row * a_col, code(low, low), sum), then a_row * b_col, b_row * a_col, b_row * b_col likewise
 // over the rows' samples and, within, the columns'; y = rint(sum / (float(row samples) * float(column samples))), ties to
-// even, clamped to [0, 255] or [-128, 127], and 0 where there is no sample.
+// even, clamped to [0, 255] or [-128, 127], or the quotient as the nearest half, saturating; and 0 where there is no sample.
 SHRIKE_KERNEL(quantized_roi_align_forward, const RoiSizes& sizes, Dtype dtype, const void* x, const float* rois, void* y);
 // dx = the transpose applied to dy, summed in order of the regions.
 SHRIKE_KERNEL(roi_align_backward, const RoiSizes& sizes, const float* dy, const float* rois, float* dx);
@@ -55,7 +55,7 @@ SHRIKE_KERNEL(roi_align_backward, const RoiSizes& sizes, const float* dy, const 
 }  // namespace kernels
 
 // Inputs: x [N, H, W, C], rois [K, 5]. Outputs: [K, height, width, C], and which pixels they came from, s32. Codes (u8 or s8)
-// give codes of the same scale, and nothing else.
+// give codes of the same scale, f16 gives f16, and neither anything else.
 struct RoiPool : Op {
   std::int64_t height = 7, width = 7;
   double spatial_scale = 1.0;
@@ -71,7 +71,8 @@ struct RoiPool : Op {
   }
 };
 
-// Inputs: x [N, H, W, C], rois [K, 5]. Output: [K, height, width, C]; of codes (u8 or s8), codes of the same scale.
+// Inputs: x [N, H, W, C], rois [K, 5]. Output: [K, height, width, C]; of codes (u8 or s8), codes of the same scale, of f16,
+// f16.
 struct RoiAlign : Op {
   std::int64_t height = 7, width = 7;
   double spatial_scale = 1.0;
@@ -110,7 +111,7 @@ inline Tensors RoiPool::forward(const Tensors& in) const {
   const auto sizes = detail::roi_sizes("roi_pool", in, {height, width, spatial_scale, 0, false});
   const Tensor& x = in[0];
   const Shape shape{sizes.rois, height, width, sizes.channels};
-  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8) {
+  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8 || x.dtype() == Dtype::f16) {
     const Tensor y(shape, x.dtype(), x.device());
     if (y.numel() == 0) return {y};
     dispatch(x.device(),
@@ -138,7 +139,7 @@ inline Tensors RoiPool::backward(const BackwardContext& context) const {
 inline Tensors RoiAlign::forward(const Tensors& in) const {
   const auto sizes = detail::roi_sizes("roi_align", in, {height, width, spatial_scale, sampling_ratio, aligned});
   const Tensor& x = in[0];
-  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8) {
+  if (x.dtype() == Dtype::u8 || x.dtype() == Dtype::s8 || x.dtype() == Dtype::f16) {
     const Tensor y({sizes.rois, height, width, sizes.channels}, x.dtype(), x.device());
     if (y.numel() == 0) return {y};
     dispatch(x.device(),

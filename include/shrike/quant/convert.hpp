@@ -32,7 +32,8 @@ struct Converted {
 Converted convert(const Prepared& prepared);
 
 // The values of a converted graph that are float tensors, and by what they are made: "input", or the node's name. With
-// `between`, only those that a quantized layer follows somewhere: what an int8 network must not have behind its first quantize.
+// `between`, only those that a layer of codes or of halves follows somewhere: what an int8 network must not have behind its
+// first quantize, nor one of halves behind its first narrow.
 std::vector<std::string> float_values(const Graph& graph, bool between = false);
 
 enum class WeightType { f16, s8 };
