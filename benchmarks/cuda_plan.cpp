@@ -5,6 +5,7 @@
 
 #include "kernels/conv.hpp"
 #include "kernels/conv_plan.hpp"
+#include "kernels/half.hpp"
 #include "kernels/int8.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/io/json.hpp"
@@ -66,13 +67,15 @@ int run() {
     }
     const Conv2dSizes& z = layer.sizes;
     const kernels::gemm::Product product{z.n * z.p * z.q, z.k, z.r * z.s * z.c};
+    const auto plan_row = [&](const char* arithmetic, const char* kernel, const auto& plan) {
+      const std::string split = plan.splits > 1 ? message(" split ", plan.splits) : "";
+      row(layer, "forward", arithmetic, message(kernel, ' ', plan.tile, 'x', plan.tile, split), plan.seconds);
+    };
+    plan_row("fp16", "mma", kernels::half::plan_of(product, h100));
     using kernels::int8::Path;
     for (const Path path : {Path::tensor32, Path::dp4a}) {
       const bool tensor = path == Path::tensor32;
-      const auto plan = kernels::int8::plan_of(path, product, h100);
-      const std::string split = plan.splits > 1 ? message(" split ", plan.splits) : "";
-      row(layer, "forward", tensor ? "int8" : "dp4a", message(tensor ? "mma " : "dp4a ", plan.tile, 'x', plan.tile, split),
-          plan.seconds);
+      plan_row(tensor ? "int8" : "dp4a", tensor ? "mma" : "dp4a", kernels::int8::plan_of(path, product, h100));
     }
   }
   return 0;

@@ -13,7 +13,7 @@ import re
 import subprocess
 
 BANDWIDTH, L2 = 3.35e12, 5.5e12  # bytes/s
-PEAK = {"fp32": 67e12, "TF32": 494e12, "int8": 1979e12, "dp4a": 134e12}  # operations/s, dense
+PEAK = {"fp32": 67e12, "TF32": 494e12, "fp16": 989e12, "int8": 1979e12, "dp4a": 134e12}  # operations/s, dense
 STREAM = 0.9  # of the bandwidth, by a kernel that does nothing but move
 LAUNCH = 3e-6  # s
 PLAIN = 33.5e12  # operations/s that are no multiply-adds, in float32: half of the peak
@@ -33,8 +33,8 @@ def plans():
 
 
 def moved(row):
-    """Bytes that must move once: input and output at the arithmetic's size, and the weight. Codes are a byte each."""
-    return (row["input"] + row["weight"] + row["output"]) * (1 if row["arithmetic"] in ("int8", "dp4a") else 4)
+    """Bytes that must move once: input and output at the arithmetic's size, and the weight. Codes are a byte each, halves two."""
+    return (row["input"] + row["weight"] + row["output"]) * {"int8": 1, "dp4a": 1, "fp16": 2}.get(row["arithmetic"], 4)
 
 
 def floor(row):
@@ -96,10 +96,12 @@ def memory_bound(rows, compiled):
         ("max pooling, four maps", "max_pool2d_forward_kernel<4, int>", 4, 3 * pooled, 4 * whole + 5 * pooled, 0, 0),
         ("max pooling, backward", "max_pool2d_backward_kernel<4, int>", 4, whole, 4 * whole + 5 * pooled, 0, 0),
         ("max pooling of codes", "quantized_max_pool2d_kernel<unsigned char, 16>", 4, 3 * pooled, whole + pooled, 0, 0),
+        ("max pooling of halves", "quantized_max_pool2d_kernel<HalfBits, 8>", 4, 3 * pooled, 2 * (whole + pooled), 0, 0),
         ("ReLU's mask and the bias's gradient, all maps", "mask_and_sum_kernel", 2 * 14, 2 * maps, 12 * maps, 0, 0),
         ("dropout of fc6 and fc7, 128 regions", "dropout_forward_kernel", 2, 20 * 2 * 128 * 4096, 8 * 2 * 128 * 4096, 0, 0),
         ("fake-quantize, all maps (QAT)", "fake_quantize_forward_kernel", 14, 10 * maps, 8 * maps, 0, 0),
         ("quantize the image", "quantize_kernel<signed char>", 1, 10 * 600 * 800 * 3, 5 * 600 * 800 * 3, 0, 0),
+        ("the image to halves", "narrow_kernel", 1, 600 * 800 * 3, 6 * 600 * 800 * 3, 0, 0),
         ("RoIPool, 300 regions", "roi_pool_forward_kernel<4>", 1, 300 * bins * window, 4 * feature + 300 * bins * 8,
          300 * bins * 4 * window, 0),
         ("RoIPool, backward, 128 regions", "roi_pool_backward_kernel<4>", 1, 128 * bins * window, 4 * feature + 128 * bins * 8,
@@ -112,6 +114,10 @@ def memory_bound(rows, compiled):
          feature + 300 * bins, 300 * bins * window, 0),
         ("RoIAlign of codes, 300 regions", "quantized_roi_align_kernel<unsigned char>", 1, 300 * bins * 32, feature + 300 * bins,
          300 * bins * 16, 0),
+        ("RoIPool of halves, 300 regions", "quantized_roi_pool_kernel<HalfBits>", 1, 300 * bins * window,
+         2 * (feature + 300 * bins), 2 * 300 * bins * window, 0),
+        ("RoIAlign of halves, 300 regions", "quantized_roi_align_kernel<HalfBits>", 1, 300 * bins * 32,
+         2 * (feature + 300 * bins), 2 * 300 * bins * 16, 0),
         ("anchors decoded, clipped, judged", "proposal_candidates_kernel", 1, 40 * anchors, 56 * anchors, 0, 0),
         ("top-k of 16,650 scores (CUB's radix sort)", "top_k_keys_kernel", 6, 0, 12 * anchors + 4 * 16 * anchors, 0, 0),
         (f"NMS of {n}: mask", "nms_mask_kernel", 1, n * n / 2 * 14, 20 * n + n * n / 16, 0, 0),
@@ -135,8 +141,8 @@ def memory_bound(rows, compiled):
 def occupancies(compiled):
     print("\n| kernel (sm_90) | threads | registers | shared | occupancy |\n|---|---|---|---|---|")
     for name, threads, registers, shared, share in compiled:
-        # What an H100 runs: copies by cp.async, mma.sync m16n8k32.
-        if name.startswith(("gemm_", "int8_")) and "Tensor16" not in name and not name.endswith(", false>"):
+        # What an H100 runs: copies by cp.async, mma.sync m16n8k16 and m16n8k32.
+        if name.startswith(("gemm_", "half_", "int8_")) and "Tensor16" not in name and not name.endswith(", false>"):
             print(f"| `{name}` | {threads} | {registers} | {shared} | {share} |")
 
 
@@ -144,6 +150,8 @@ products, compiled_kernels = plans(), resources()
 for title in ("forward", "gradient of data", "gradient of weights"):
     print(f"Products, {title}:\n")
     table(products, ["fp32", "TF32"], title)
+print("Products of halves, forward:\n")
+table(products, ["fp16"], "forward")
 print("Products of int8 codes, forward:\n")
 table(products, ["int8", "dp4a"], "forward")
 print("Everything else:\n")

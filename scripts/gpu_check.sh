@@ -169,6 +169,11 @@ print("|", sys.argv[2], "|", sys.argv[3], "|", " | ".join(f"{1e3 * times[key]:.2
   done
 }
 table "The whole detector" detectors
+
+layers=(--size 600x800)
+[ -n "$quick" ] && layers=(--size 64x96 --width 8 --head-width 64 --runs 1)
+step "fp32, TF32, fp16 and int8, layer by layer" 200 "$bin/bench_int8" --device cuda "${layers[@]}"
+
 if [ -n "$host" ]; then
   skip "Beside PyTorch" "needs a GPU"
 elif [ "$torch" = none ]; then
