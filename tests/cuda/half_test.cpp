@@ -23,6 +23,7 @@ template <class O, class F> void each_way(const O& op, const Tensors& in, const 
   Tensors moved;
   for (const Tensor& tensor : in) moved.push_back(tensor.defined() ? tensor.to(Device::cuda) : tensor);
   for (const Choice& choice : choices) {
+    if (choice.path == Path::tensor16 && cuda::properties().compute_capability < 80) continue;
     INFO("path " << static_cast<int>(choice.path) << ", tile " << choice.tile << ", splits " << choice.splits);
     kernels::half::choice() = choice;
     const Tensor y = call(op, moved)[0].to(Device::cpu);
