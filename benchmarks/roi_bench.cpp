@@ -70,6 +70,10 @@ void pooling(std::int64_t count, std::int64_t height, std::int64_t width, std::i
     }
     std::printf("%-44s %9.3f ms\n", (text + " backward").c_str(), best);
   };
+  const Tensor codes(x.shape(), Dtype::u8);
+  for (std::int64_t i = 0; i < codes.numel(); ++i) codes.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(256 * random());
+  report(message("roi_align of codes").c_str(), repeats, [&] { roi_align(codes, rois, options); });
+  report(message("roi_pool of codes").c_str(), repeats, [&] { roi_pool(codes, rois, options); });
   both("roi_align", [&] { return roi_align(x, rois, options); });
   both("roi_pool", [&] { return roi_pool(x, rois, options); });
 }

@@ -5,6 +5,7 @@
 
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/roi.hpp"
+#include "simd.hpp"
 
 namespace shrike::kernels {
 namespace {
@@ -63,8 +64,27 @@ struct Axis {
   }
 };
 
-template <class T> void add_pixel(std::int64_t n, float weight, const T* __restrict codes, float* __restrict sums) {
-  for (std::int64_t c = 0; c < n; ++c) sums[c] = std::fmaf(weight, static_cast<float>(codes[c]), sums[c]);
+// A pixel of a bin: where its codes begin, and its weight.
+struct Tap {
+  std::int64_t at;
+  float weight;
+};
+
+using simd::Vector, simd::lanes;
+template <class T> Vector load_codes(const T* from) {
+  if constexpr (std::is_same_v<T, Half>) {
+    Vector values;
+    for (int i = 0; i < lanes; ++i) values[i] = static_cast<float>(from[i]);
+    return values;
+  } else {  // step by step: GCC 12 takes lanes apart when the size grows fourfold at once
+    typedef T Codes __attribute__((vector_size(lanes)));
+    typedef std::int16_t Words __attribute__((vector_size(2 * lanes)));
+    typedef std::int32_t Numbers __attribute__((vector_size(4 * lanes)));
+    Codes codes;
+    std::memcpy(&codes, from, sizeof(codes));
+    const Words words = __builtin_convertvector(codes, Words);
+    return __builtin_convertvector(__builtin_convertvector(words, Numbers), Vector);
+  }
 }
 
 template <class T> T nearest(float mean) {
@@ -76,38 +96,63 @@ template <class T> T nearest(float mean) {
   }
 }
 
+// The means of N vectors of channels, whose sums stay in registers.
+template <int N, class T> void mean_of_taps(const std::vector<Tap>& taps, float count, const T* x, T* __restrict y) {
+  Vector sums[N] = {};
+  for (const Tap& tap : taps) {
+    const Vector weight = Vector{} + tap.weight;
+#pragma GCC unroll 8
+    for (int v = 0; v < N; ++v) sums[v] = simd::fma(weight, load_codes(x + tap.at + v * lanes), sums[v]);
+  }
+  float values[N * lanes];
+  for (int v = 0; v < N; ++v) simd::store(values + v * lanes, sums[v]);
+  for (int c = 0; c < N * lanes; ++c) y[c] = nearest<T>(values[c] / count);
+}
+
+template <class T> T mean_of_taps(const std::vector<Tap>& taps, float count, const T* x) {
+  float sum = 0;
+  for (const Tap& tap : taps) sum = std::fmaf(tap.weight, static_cast<float>(x[tap.at]), sum);
+  return nearest<T>(sum / count);
+}
+
 template <class T> void align_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
   parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> sums(static_cast<std::size_t>(s.channels));
-    std::vector<Sample> rows, columns;
+    std::vector<std::vector<Sample>> rows(static_cast<std::size_t>(s.out_height)),
+        columns(static_cast<std::size_t>(s.out_width));
+    std::vector<Tap> taps;
     for (std::int64_t number = begin; number < end; ++number) {
       const float* roi = rois + number * 5;
       const bool inside = roi[0] >= 0.0f && roi[0] < static_cast<float>(s.images);
       const T* map = x + (inside ? static_cast<std::int64_t>(roi[0]) : 0) * s.height * s.width * s.channels;
       const Axis vertical(roi[2], roi[4], s, s.out_height, s.height), horizontal(roi[1], roi[3], s, s.out_width, s.width);
       const float count = static_cast<float>(vertical.samples) * static_cast<float>(horizontal.samples);
-      for (std::int64_t bin = 0; bin < s.out_height * s.out_width; ++bin) {
-        T* to = y + (number * s.out_height * s.out_width + bin) * s.channels;
-        std::fill(sums.begin(), sums.end(), 0.0f);
-        if (!inside || !(count > 0.0f)) {
-          std::fill_n(to, s.channels, T{});
-          continue;
-        }
-        vertical.of_bin(bin / s.out_width, rows);
-        horizontal.of_bin(bin % s.out_width, columns);
-        for (const Sample& row : rows) {
-          for (const Sample& column : columns) {
-            const auto add = [&](std::int64_t h, std::int64_t w, float weight) {
-              add_pixel(s.channels, weight, map + (h * s.width + w) * s.channels, sums.data());
-            };
-            add(row.low, column.low, row.low_weight * column.low_weight);
-            add(row.low, column.high, row.low_weight * column.high_weight);
-            add(row.high, column.low, row.high_weight * column.low_weight);
-            add(row.high, column.high, row.high_weight * column.high_weight);
+      T* to = y + number * s.out_height * s.out_width * s.channels;
+      if (!inside || !(count > 0.0f)) {
+        std::fill_n(to, s.out_height * s.out_width * s.channels, T{});
+        continue;
+      }
+      for (std::int64_t i = 0; i < s.out_height; ++i) vertical.of_bin(i, rows[static_cast<std::size_t>(i)]);
+      for (std::int64_t j = 0; j < s.out_width; ++j) horizontal.of_bin(j, columns[static_cast<std::size_t>(j)]);
+      for (const auto& row_samples : rows) {
+        for (const auto& column_samples : columns) {
+          taps.clear();
+          for (const Sample& row : row_samples) {
+            for (const Sample& column : column_samples) {
+              const auto add = [&](std::int64_t h, std::int64_t w, float weight) {
+                taps.push_back({(h * s.width + w) * s.channels, weight});
+              };
+              add(row.low, column.low, row.low_weight * column.low_weight);
+              add(row.low, column.high, row.low_weight * column.high_weight);
+              add(row.high, column.low, row.high_weight * column.low_weight);
+              add(row.high, column.high, row.high_weight * column.high_weight);
+            }
           }
+          std::int64_t c = 0;
+          for (; c + 4 * lanes <= s.channels; c += 4 * lanes) mean_of_taps<4>(taps, count, map + c, to + c);
+          for (; c + lanes <= s.channels; c += lanes) mean_of_taps<1>(taps, count, map + c, to + c);
+          for (; c < s.channels; ++c) to[c] = mean_of_taps(taps, count, map + c);
+          to += s.channels;
         }
-        const float* __restrict from = sums.data();
-        for (std::int64_t c = 0; c < s.channels; ++c) to[c] = nearest<T>(from[c] / count);
       }
     }
   });

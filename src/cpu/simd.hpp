@@ -1,8 +1,14 @@
-// Vectors as wide as this machine's, and matrix products whose sums stay in registers. GCC's vector types: no intrinsics.
+// Vectors as wide as this machine's, and matrix products whose sums stay in registers. GCC's vector types, intrinsics only
+// where they say more.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+
+#if defined(__FMA__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace shrike::simd {
 
@@ -23,6 +29,19 @@ inline Vector load(const float* from) {
   return result;
 }
 inline void store(float* to, const Vector& value) { std::memcpy(to, &value, sizeof(value)); }
+
+// a * b + c, rounded once even where the compiler may not contract a multiplication and an addition.
+inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  Vector result;
+  for (int i = 0; i < lanes; ++i) result[i] = std::fmaf(a[i], b[i], c[i]);
+  return result;
+#endif
+}
 
 // m [R, N vectors] = v [R, depth] u [depth, N vectors], the rows of v and m at their strides.
 template <int R, int N> inline void multiply_tile(std::int64_t depth, const float* __restrict v, std::int64_t v_stride,
