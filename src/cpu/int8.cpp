@@ -166,11 +166,10 @@ struct Target {
   void put(const Product& m, std::int64_t panel, std::int64_t first, std::int64_t count, const std::int32_t* c,
            const std::int32_t* offsets) const {
     const std::int64_t width = m.how.isa->panel, k = panel * width, n = std::min(width, m.how.columns() - k);
-    for (std::int64_t row = 0; row < count; ++row) {
-      const std::int64_t at = (first + row) * stride + k;
-      m.how.isa->finish(how, n, c + row * width, offsets[row], multiplier + k, residual != nullptr ? residual + at : nullptr,
-                        y + at * y_size);
-    }
+    const std::int64_t at = first * stride + k;
+    m.how.isa->finish(
+        how, count, n,
+        {c, width, offsets, multiplier + k, residual != nullptr ? residual + at : nullptr, y + at * y_size, stride});
   }
 };
 
@@ -236,7 +235,7 @@ void by_panels(const Product& m, const Target& target) {
 void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, const kernels::QuantizedOperands& o) {
   const auto code = [](Dtype dtype) { return dtype == Dtype::u8 ? 0 : dtype == Dtype::s8 ? 1 : 2; };
   const Finish how{code(to.y), code(to.residual), to.low(), to.high(), to.residual_multiplier};
-  const Kernels& isa = kernels();
+  const Kernels& isa = kernels(z.k / z.groups);
   const Packing packing{&isa, to.x, z.k, z.r * z.s, z.c / z.groups, z.groups, winograd::fits(isa, z)};
   const auto packed = packed_weights(packing, o);
   last_kernel() = std::string(packed->winograd ? "winograd 4x4 " : "direct ") + isa.name;

@@ -12,6 +12,17 @@ struct Finish {
   float low, high, residual_multiplier;
 };
 
+// Where it is made: from the sums acc + offsets[row] (offsets may be null). A stride is the elements from one row to the next.
+struct Rows {
+  const int32_t* acc;
+  int64_t acc_stride;
+  const int32_t* offsets;
+  const float* multiplier;  // [n]
+  const void* residual;
+  void* y;
+  int64_t y_stride;  // the residual's too
+};
+
 // c [rows, panel] = start + a [rows, 4 * steps bytes] * b [steps, panel, 4 bytes], exactly modulo 2^32. c's rows follow each
 // other, a's are a_stride bytes apart, those of start start_stride elements; start may be c.
 using Multiply = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, const int32_t* start,
@@ -29,9 +40,8 @@ struct Kernels {
   // subtracts. Sums a + b must fit in 16 bits. Null where there are no vectors.
   Multiply multiply_pairs;
   int pair_rows;  // of its tile in registers
-  // y of n sums acc + offset.
-  void (*finish)(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier,
-                 const void* residual, void* y);
+  // Rows of y, of n elements each.
+  void (*finish)(const Finish& how, int64_t rows, int64_t n, const Rows& of);
   // The most that products can reach: runs the instructions of a step on registers alone, and returns how many multiplications
   // that was.
   int64_t (*spin)(int64_t rounds);
@@ -42,11 +52,11 @@ const Kernels& plain_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avxvnni_kernels();
 const Kernels& avx512_kernels();
-const Kernels& avx512_short_kernels();  // avxvnni's, encoded for AVX-512
+const Kernels& avx512_short_kernels();  // avxvnni's, encoded for AVX-512: panels of 16 columns, not 64
 #endif
 
-// The best this machine can run; the environment variable SHRIKE_CPU_ISA = plain, avx2, avxvnni or avx512 asks for a lesser
-// one.
-const Kernels& kernels();
+// The best this machine can run for so many columns; the environment variable SHRIKE_CPU_ISA = plain, avx2, avxvnni or avx512
+// asks for a lesser one.
+const Kernels& kernels(int64_t columns = 64);
 
 }  // namespace shrike::int8

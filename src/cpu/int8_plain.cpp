@@ -49,7 +49,7 @@ const Kernels& plain_kernels() {
   return table;
 }
 
-const Kernels& kernels() {
+const Kernels& kernels(int64_t columns) {
 #if defined(__x86_64__)
   const char* const wish = std::getenv("SHRIKE_CPU_ISA");
   const std::string_view isa = wish != nullptr ? wish : "";
@@ -60,7 +60,7 @@ const Kernels& kernels() {
                       __builtin_cpu_supports("avx512vnni");
   const bool avxvnni = avx2 && has_avxvnni();
   if (avx512 && isa == "avxvnni" && !avxvnni) return avx512_short_kernels();
-  if (avx512 && isa != "avx2" && isa != "avxvnni") return avx512_kernels();
+  if (avx512 && isa != "avx2" && isa != "avxvnni") return columns > 16 ? avx512_kernels() : avx512_short_kernels();
   if (avxvnni && isa != "avx2") return avxvnni_kernels();
   if (avx2) return avx2_kernels();
 #endif

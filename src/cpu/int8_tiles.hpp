@@ -91,23 +91,34 @@ template <class Y, class R, bool added> void finish_row(const Finish& how, int64
   }
 }
 
-template <class Y> void finish_as(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier,
-                                  const void* residual, void* y) {
-  auto* to = static_cast<Y*>(y);
-  if (residual == nullptr) {
-    finish_row<Y, uint8_t, false>(how, n, acc, offset, multiplier, nullptr, to);
-  } else if (how.residual_type == 0) {
-    finish_row<Y, uint8_t, true>(how, n, acc, offset, multiplier, static_cast<const uint8_t*>(residual), to);
-  } else {
-    finish_row<Y, int8_t, true>(how, n, acc, offset, multiplier, static_cast<const int8_t*>(residual), to);
+template <class Y, class R, bool added> void finish_rows(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int32_t* const acc = of.acc + row * of.acc_stride;
+    const int32_t offset = of.offsets != nullptr ? of.offsets[row] : 0;
+    const R* const residual = added ? static_cast<const R*>(of.residual) + row * of.y_stride : nullptr;
+    Y* const y = static_cast<Y*>(of.y) + row * of.y_stride;
+    if (n == 16) {  // a loop whose length the compiler knows
+      finish_row<Y, R, added>(how, 16, acc, offset, of.multiplier, residual, y);
+    } else {
+      finish_row<Y, R, added>(how, n, acc, offset, of.multiplier, residual, y);
+    }
   }
 }
 
-void finish(const Finish& how, int64_t n, const int32_t* acc, int32_t offset, const float* multiplier, const void* residual,
-            void* y) {
-  if (how.y_type == 0) return finish_as<uint8_t>(how, n, acc, offset, multiplier, residual, y);
-  if (how.y_type == 1) return finish_as<int8_t>(how, n, acc, offset, multiplier, residual, y);
-  finish_as<float>(how, n, acc, offset, multiplier, residual, y);
+template <class Y> void finish_as(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
+  if (of.residual == nullptr) {
+    finish_rows<Y, uint8_t, false>(how, rows, n, of);
+  } else if (how.residual_type == 0) {
+    finish_rows<Y, uint8_t, true>(how, rows, n, of);
+  } else {
+    finish_rows<Y, int8_t, true>(how, rows, n, of);
+  }
+}
+
+void finish(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
+  if (how.y_type == 0) return finish_as<uint8_t>(how, rows, n, of);
+  if (how.y_type == 1) return finish_as<int8_t>(how, rows, n, of);
+  finish_as<float>(how, rows, n, of);
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 
 namespace shrike::int8::winograd {
 
-// Whether these kernels do convolutions of this shape: 3x3, stride and dilation 1, one group, channels in whole vectors, at
-// most inputs in multiples of 32 and outputs of 16.
+// Whether these kernels do convolutions of this shape: 3x3, stride and dilation 1, one group, channels in vectors: with
+// AVX-512, inputs in multiples of 16 and outputs of 8.
 bool fits(const Kernels& isa, const kernels::Conv2dSizes& sizes);
 
 // Whether they are exact with these weights: no sum of products can leave 26 bits.

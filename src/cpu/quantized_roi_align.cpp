@@ -73,7 +73,7 @@ struct Tap {
 using simd::Vector, simd::lanes;
 template <class T> Vector load_codes(const T* from) {
   if constexpr (std::is_same_v<T, Half>) {
-    Vector values;
+    Vector values{};
     for (int i = 0; i < lanes; ++i) values[i] = static_cast<float>(from[i]);
     return values;
   } else {  // step by step: GCC 12 takes lanes apart when the size grows fourfold at once
