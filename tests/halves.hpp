@@ -44,10 +44,7 @@ inline const std::vector<Case> cases = {
 
 inline HalfConv2d conv_op(const Case& z, const char* output, bool relu) {
   HalfConv2d op;
-  op.stride = z.options.stride;
-  op.padding = z.options.padding;
-  op.dilation = z.options.dilation;
-  op.groups = z.options.groups;
+  op.set(z.options);
   op.relu = relu;
   op.output = output;
   return op;
@@ -65,7 +62,7 @@ inline std::vector<double> doubles(const Tensor& tensor) {
 // in: x, weight, bias, residual; the last two may be undefined or missing. x [N, H, W, C], weight [K, R, S, C / groups].
 inline Exact exact(const Tensors& in, const Conv2dOptions& o, bool relu) {
   Conv2d conv;
-  conv.stride = o.stride, conv.padding = o.padding, conv.dilation = o.dilation, conv.groups = o.groups;
+  conv.set(o);
   const auto z = conv.sizes(in[0].shape(), in[1].shape());
   const auto x = doubles(in[0]), weight = doubles(in[1]);
   const auto operand = [&](std::size_t i) { return in.size() > i && in[i].defined() ? doubles(in[i]) : std::vector<double>(); };

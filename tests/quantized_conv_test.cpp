@@ -57,10 +57,7 @@ std::vector<std::int64_t> plain_conv(const Case& z, const Shape& y, const Tensor
 
 QuantizedConv2d op_of(const Case& z, Dtype output, bool relu, double residual_multiplier) {
   QuantizedConv2d op;
-  op.stride = z.options.stride;
-  op.padding = z.options.padding;
-  op.dilation = z.options.dilation;
-  op.groups = z.options.groups;
+  op.set(z.options);
   op.relu = relu;
   op.output = name(output);
   op.residual_multiplier = residual_multiplier;
@@ -74,10 +71,7 @@ void check(const Case& z, Dtype type, Random& random, bool extremes = false) {
   const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random, extremes);
   const auto [bias, multiplier] = quantized::random_epilogue(z.k, depth, random);
   Conv2d conv;
-  conv.stride = z.options.stride;
-  conv.padding = z.options.padding;
-  conv.dilation = z.options.dilation;
-  conv.groups = z.options.groups;
+  conv.set(z.options);
   const auto sizes = conv.sizes(x.shape(), weight.shape());
   const Shape shape{sizes.n, sizes.p, sizes.q, sizes.k};
   const auto acc = plain_conv(z, shape, x, weight, bias);

@@ -231,11 +231,7 @@ class Converter {
     }
     if (const auto* conv = dynamic_cast<const Conv2d*>(node.op.get())) {
       QuantizedConv2d op;
-      op.stride = conv->stride;
-      op.padding = conv->padding;
-      op.dilation = conv->dilation;
-      op.groups = conv->groups;
-      op.relu = conv->relu;
+      op.set(*conv);
       op.output = name(out.dtype);
       op.residual_multiplier = residual_multiplier;
       made.op = std::make_shared<const QuantizedConv2d>(op);

@@ -124,11 +124,7 @@ class HalfConverter {
     if (made.inputs.size() > 3) made.inputs[3] = as_half(node.inputs[3]);
     if (const auto* conv = dynamic_cast<const Conv2d*>(node.op.get())) {
       HalfConv2d op;
-      op.stride = conv->stride;
-      op.padding = conv->padding;
-      op.dilation = conv->dilation;
-      op.groups = conv->groups;
-      op.relu = conv->relu;
+      op.set(*conv);
       op.output = half ? "f16" : "f32";
       made.op = std::make_shared<const HalfConv2d>(op);
     } else {

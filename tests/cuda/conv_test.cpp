@@ -19,11 +19,7 @@ struct Case {
 
 Conv2dSizes sizes_of(const Case& z) {
   Conv2d op;
-  op.stride = z.options.stride;
-  op.padding = z.options.padding;
-  op.dilation = z.options.dilation;
-  op.groups = z.options.groups;
-  op.relu = z.options.relu;
+  op.set(z.options);
   return op.sizes({z.n, z.h, z.w, z.c}, {z.k, z.r, z.s, z.c / z.options.groups});
 }
 
@@ -181,10 +177,7 @@ TEST_CASE("cuda conv2d's operation agrees with the CPU's, gradients included") {
       const Tensor y = conv2d(leaves[0], leaves[1], leaves[2], z.options);
       backward({y}, {dy.to(device)});
       Conv2d with_residual;
-      with_residual.stride = z.options.stride;
-      with_residual.padding = z.options.padding;
-      with_residual.groups = z.options.groups;
-      with_residual.relu = z.options.relu;
+      with_residual.set(z.options);
       leaves.push_back(residual.to(device));
       const Tensor sum = call(with_residual, leaves)[0];
       auto& to = results[device == Device::cuda];

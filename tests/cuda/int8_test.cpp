@@ -69,10 +69,7 @@ TEST_CASE("int8 convolution on the device equals the CPU's to the bit") {
     INFO("case " << number);
     Random random(1, RandomStream::test, number++);
     QuantizedConv2d op;
-    op.stride = z.options.stride;
-    op.padding = z.options.padding;
-    op.dilation = z.options.dilation;
-    op.groups = z.options.groups;
+    op.set(z.options);
     op.relu = e.relu;
     op.output = name(e.y);
     op.residual_multiplier = e.residual > 0 ? 0.37 : 0.0;

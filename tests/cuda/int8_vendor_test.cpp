@@ -76,11 +76,7 @@ struct Layer {
 template <class F> Tensor output(const Layer& layer, const F& f) {
   Tensors in;
   for (const Tensor& tensor : layer.in) in.push_back(tensor.to(Device::cuda));
-  Conv2d conv;
-  conv.stride = layer.op.stride;
-  conv.padding = layer.op.padding;
-  conv.dilation = layer.op.dilation;
-  const auto sizes = conv.sizes(in[0].shape(), in[1].shape());
+  const auto sizes = layer.op.sizes(in[0].shape(), in[1].shape());
   const Shape shape{sizes.n, sizes.p, sizes.q, sizes.k};
   const auto to = detail::requantize("test", in, layer.op.output, layer.op.relu, layer.op.residual_multiplier,
                                      sizes.r * sizes.s * sizes.c, sizes.k, shape);
@@ -157,9 +153,7 @@ const Case cases[] = {
 
 Layer random_layer(const Case& z, Dtype x, Dtype y, bool relu, int residual, Random& random, bool extremes = false) {
   Layer layer;
-  layer.op.stride = z.options.stride;
-  layer.op.padding = z.options.padding;
-  layer.op.dilation = z.options.dilation;
+  layer.op.set(z.options);
   layer.op.relu = relu;
   layer.op.output = name(y);
   layer.op.residual_multiplier = residual > 0 ? 0.37 : 0.0;

@@ -36,21 +36,8 @@ struct Conv2dOptions {
   bool relu = false;
 };
 
-// Inputs x [N, H, W, C], weight [K, R, S, C / groups] and, if there are three, bias [K] (may be undefined); output [N, P, Q, K]
-// with P = (H + 2 padding - dilation (R - 1) - 1) / stride + 1, rounded down. A fourth input is a residual of the output's
-// shape, added before the ReLU.
-struct Conv2d : Op {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-  std::int64_t dilation = 1;
-  std::int64_t groups = 1;
-  bool relu = false;
-
-  const char* name() const override { return "conv2d"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
-  bool saves_input(std::size_t i) const override { return i < 2; }
-  bool saves_output(std::size_t) const override { return relu; }
+// What convolutions of every element type share.
+struct ConvolutionOp : Op, Conv2dOptions {
   void visit(Fields& fields) override {
     fields("stride", stride);
     fields("padding", padding);
@@ -59,25 +46,38 @@ struct Conv2d : Op {
     fields("relu", relu);
   }
 
-  // Throws Error when x and weight do not fit each other and the options.
+  void set(const Conv2dOptions& options) { static_cast<Conv2dOptions&>(*this) = options; }
+
+  // Throws Error when x [N, H, W, C] and weight [K, R, S, C / groups] do not fit each other and the options.
   kernels::Conv2dSizes sizes(const Shape& x, const Shape& weight) const;
 };
 
-inline kernels::Conv2dSizes Conv2d::sizes(const Shape& x, const Shape& weight) const {
-  SHRIKE_CHECK(x.rank() == 4, "conv2d: x has shape ", x, ": expected [N, H, W, C]");
-  SHRIKE_CHECK(weight.rank() == 4, "conv2d: weight has shape ", weight, ": expected [K, R, S, C / groups]");
+// Inputs x [N, H, W, C], weight [K, R, S, C / groups] and, if there are three, bias [K] (may be undefined); output [N, P, Q, K]
+// with P = (H + 2 padding - dilation (R - 1) - 1) / stride + 1, rounded down. A fourth input is a residual of the output's
+// shape, added before the ReLU.
+struct Conv2d : ConvolutionOp {
+  const char* name() const override { return "conv2d"; }
+  Tensors forward(const Tensors& in) const override;
+  Tensors backward(const BackwardContext& context) const override;
+  bool saves_input(std::size_t i) const override { return i < 2; }
+  bool saves_output(std::size_t) const override { return relu; }
+};
+
+inline kernels::Conv2dSizes ConvolutionOp::sizes(const Shape& x, const Shape& weight) const {
+  SHRIKE_CHECK(x.rank() == 4, name(), ": x has shape ", x, ": expected [N, H, W, C]");
+  SHRIKE_CHECK(weight.rank() == 4, name(), ": weight has shape ", weight, ": expected [K, R, S, C / groups]");
   constexpr std::int64_t limit = 1 << 20;
-  SHRIKE_CHECK(stride >= 1 && stride <= limit, "conv2d: stride is ", stride, ": expected at least 1");
-  SHRIKE_CHECK(padding >= 0 && padding <= limit, "conv2d: padding is ", padding, ": expected at least 0");
-  SHRIKE_CHECK(dilation >= 1 && dilation <= limit, "conv2d: dilation is ", dilation, ": expected at least 1");
-  SHRIKE_CHECK(weight[0] > 0 && weight[1] > 0 && weight[2] > 0 && weight[3] > 0, "conv2d: weight of shape ", weight,
+  SHRIKE_CHECK(stride >= 1 && stride <= limit, name(), ": stride is ", stride, ": expected at least 1");
+  SHRIKE_CHECK(padding >= 0 && padding <= limit, name(), ": padding is ", padding, ": expected at least 0");
+  SHRIKE_CHECK(dilation >= 1 && dilation <= limit, name(), ": dilation is ", dilation, ": expected at least 1");
+  SHRIKE_CHECK(weight[0] > 0 && weight[1] > 0 && weight[2] > 0 && weight[3] > 0, name(), ": weight of shape ", weight,
                " is empty");
-  SHRIKE_CHECK(groups >= 1 && weight[0] % groups == 0, "conv2d: ", weight[0], " output channels in ", groups, " groups");
-  SHRIKE_CHECK(x[3] == weight[3] * groups, "conv2d: x of shape ", x, " has ", x[3], " channels: weight of shape ", weight,
+  SHRIKE_CHECK(groups >= 1 && weight[0] % groups == 0, name(), ": ", weight[0], " output channels in ", groups, " groups");
+  SHRIKE_CHECK(x[3] == weight[3] * groups, name(), ": x of shape ", x, " has ", x[3], " channels: weight of shape ", weight,
                " with ", groups, " groups expects ", weight[3] * groups);
   const auto extent = [&](std::int64_t size, std::int64_t kernel) {
     const std::int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
-    SHRIKE_CHECK(size > 0 && room >= 0, "conv2d: x of shape ", x, " with padding ", padding,
+    SHRIKE_CHECK(size > 0 && room >= 0, name(), ": x of shape ", x, " with padding ", padding,
                  " is smaller than the kernel of shape ", weight, " with dilation ", dilation);
     return room / stride + 1;
   };
@@ -126,11 +126,7 @@ inline Tensors Conv2d::backward(const BackwardContext& context) const {
 // x [N, H, W, C], weight [K, R, S, C / groups], bias [K] or undefined -> [N, P, Q, K]; all f32.
 inline Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options = {}) {
   Conv2d op;
-  op.stride = options.stride;
-  op.padding = options.padding;
-  op.dilation = options.dilation;
-  op.groups = options.groups;
-  op.relu = options.relu;
+  op.set(options);
   return call(std::move(op), bias.defined() ? Tensors{x, weight, bias} : Tensors{x, weight})[0];
 }
 

@@ -57,23 +57,14 @@ struct Narrow : Op {
 
 // Inputs x f16 [N, H, W, C], weight f16 [K, R, S, C / groups], bias f32 [K] (may be undefined or missing) and, if there are
 // four, a residual, f16 of the output's shape; output [N, P, Q, K] as in Conv2d, of dtype `output`: "f16" or "f32".
-struct HalfConv2d : Op {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-  std::int64_t dilation = 1;
-  std::int64_t groups = 1;
-  bool relu = false;
+struct HalfConv2d : ConvolutionOp {
   std::string output = "f16";
 
   const char* name() const override { return "half_conv2d"; }
   Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
-    fields("stride", stride);
-    fields("padding", padding);
-    fields("dilation", dilation);
-    fields("groups", groups);
-    fields("relu", relu);
+    ConvolutionOp::visit(fields);
     fields("output", output);
   }
 };
@@ -126,13 +117,7 @@ inline Tensors half_layer(const char* op, const Tensors& in, const kernels::Conv
 
 inline Tensors HalfConv2d::forward(const Tensors& in) const {
   SHRIKE_CHECK(in.size() >= 2, name(), ": ", in.size(), " inputs: expected x and weight");
-  Conv2d conv;
-  conv.stride = stride;
-  conv.padding = padding;
-  conv.dilation = dilation;
-  conv.groups = groups;
-  conv.relu = relu;
-  const auto sizes = conv.sizes(in[0].shape(), in[1].shape());
+  const auto sizes = this->sizes(in[0].shape(), in[1].shape());
   return detail::half_layer(name(), in, sizes, output, {sizes.n, sizes.p, sizes.q, sizes.k});
 }
 

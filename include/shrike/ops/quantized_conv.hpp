@@ -17,12 +17,7 @@ SHRIKE_KERNEL(quantized_conv2d_forward, const Conv2dSizes& sizes, const Requanti
 // Inputs x u8 or s8 [N, H, W, C], weight s8 [K, R, S, C / groups], bias s32 [K], multiplier f32 [K] and, if there are five, a
 // residual, u8 or s8, of the output's shape; output [N, P, Q, K] as in Conv2d, of dtype `output`: "u8", "s8" or "f32". What
 // exactly is computed is said in ops/requantize.hpp. Padding is with code 0. No gradient.
-struct QuantizedConv2d : Op {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-  std::int64_t dilation = 1;
-  std::int64_t groups = 1;
-  bool relu = false;
+struct QuantizedConv2d : ConvolutionOp {
   std::string output = "u8";
   double residual_multiplier = 0.0;
 
@@ -30,11 +25,7 @@ struct QuantizedConv2d : Op {
   Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
-    fields("stride", stride);
-    fields("padding", padding);
-    fields("dilation", dilation);
-    fields("groups", groups);
-    fields("relu", relu);
+    ConvolutionOp::visit(fields);
     fields("output", output);
     fields("residual_multiplier", residual_multiplier);
   }
@@ -42,13 +33,7 @@ struct QuantizedConv2d : Op {
 
 inline Tensors QuantizedConv2d::forward(const Tensors& in) const {
   SHRIKE_CHECK(in.size() >= 4, name(), ": ", in.size(), " inputs: expected x, weight, bias, multiplier");
-  Conv2d conv;
-  conv.stride = stride;
-  conv.padding = padding;
-  conv.dilation = dilation;
-  conv.groups = groups;
-  conv.relu = relu;
-  const auto sizes = conv.sizes(in[0].shape(), in[1].shape());
+  const auto sizes = this->sizes(in[0].shape(), in[1].shape());
   const Shape shape{sizes.n, sizes.p, sizes.q, sizes.k};
   const auto to =
       detail::requantize(name(), in, output, relu, residual_multiplier, sizes.r * sizes.s * (sizes.c / groups), sizes.k, shape);
