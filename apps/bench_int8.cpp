@@ -208,6 +208,9 @@ int bench(Arguments a) {
   } else {
     const TensorFile file = load_safetensors(a.quantized);
     SHRIKE_CHECK(is_quantized(file), a.quantized, ": not a file of qat_frcnn");
+    const auto mode = file.metadata.find("mode");
+    SHRIKE_CHECK(mode == file.metadata.end() || mode->second != "half", a.quantized,
+                 ": is of mode half: expected an int8 detector");
     int8 = models::read_parts(file);
     for (const auto& part : int8) nn::to(*part, device);
   }

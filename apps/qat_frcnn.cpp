@@ -165,8 +165,9 @@ int quantize(const QuantizeArguments& a) {
       !a.output.empty() ? a.output : fs::path(a.checkpoint).replace_extension(a.mode + ".safetensors").string();
   config.run = !a.run.empty() ? a.run : fs::path(output).replace_extension("").string();
   SHRIKE_CHECK(
-      a.mode != "dynamic" || !(a.equalize || a.bias_correction || a.sensitivity || a.max_drop >= 0),
-      "mode dynamic rounds no activations: --equalize, --bias-correction, --sensitivity and --max-drop are for static and qat");
+      a.mode == "static" || a.mode == "qat" || !(a.equalize || a.bias_correction || a.sensitivity || a.max_drop >= 0), "mode ",
+      a.mode,
+      " finds no scales of activations: --equalize, --bias-correction, --sensitivity and --max-drop are for static and qat");
   quant::PrepareOptions options;
   options.keep_float = a.keep_float;
   options.first_layer_float = a.first_float;
@@ -201,6 +202,8 @@ int quantize(const QuantizeArguments& a) {
   if (a.mode == "dynamic") {
     converted =
         models::quantize_weights(fused, a.weights == "f16" ? quant::WeightType::f16 : quant::WeightType::s8, a.keep_float);
+  } else if (a.mode == "half") {
+    converted = models::half_detector(fused, a.keep_float);
   } else {
     if (a.equalize) {
       const auto report = models::equalize_detector(fused);

@@ -35,14 +35,15 @@ struct QuantizeArguments {
 
 inline int parse(int argc, char** argv, QuantizeArguments& a) {
   CLI::App app(
-      "Quantizes a trained Faster R-CNN: int8 by calibration (static) or by training on (qat), or the weights alone "
-      "(dynamic).",
+      "Quantizes a trained Faster R-CNN: int8 by calibration (static) or by training on (qat), the weights alone (dynamic), or "
+      "everything to half floats (half).",
       "qat_frcnn");
   const auto option = [&](CLI::App& to, const char* group, const char* name, auto& value, const char* help) {
     return to.add_option(name, value, help)->group(group)->capture_default_str();
   };
   app.add_option("--checkpoint", a.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
-  option(app, "Options", "--mode", a.mode, "dynamic, static or qat")->check(CLI::IsMember({"dynamic", "static", "qat"}));
+  option(app, "Options", "--mode", a.mode, "dynamic, half, static or qat")
+      ->check(CLI::IsMember({"dynamic", "half", "static", "qat"}));
   option(app, "Options", "-o,--output", a.output, "the quantized file; CHECKPOINT's name with MODE in it by default");
   option(app, "Options", "--data", a.data, "VOC-format folder; by default the one it was trained on");
   option(app, "Options", "--years", a.years, "with a VOCdevkit folder: the years to join, as in 2007+2012");

@@ -14,6 +14,7 @@
 #include "models/faster_rcnn.hpp"
 #include "shrike/graph/fuse.hpp"
 #include "shrike/graph/save.hpp"
+#include "shrike/ops/half.hpp"
 #include "shrike/quant/convert.hpp"
 #include "shrike/quant/equalize.hpp"
 #include "shrike/quant/half.hpp"
@@ -232,8 +233,9 @@ inline Parts<Graph> read_parts(const TensorFile& file) {
     SHRIKE_CHECK(parts[i]->inputs.size() == 1 && parts[i]->outputs.size() == outputs, where, " has ", parts[i]->inputs.size(),
                  " inputs and ", parts[i]->outputs.size(), " outputs: expected 1 and ", outputs);
     for (const auto& [value, tensor] : parts[i]->constants) {
-      if (tensor.dtype() != Dtype::f32) continue;
-      const float* data = tensor.data<float>();
+      if (tensor.dtype() != Dtype::f32 && tensor.dtype() != Dtype::f16) continue;
+      const Tensor floats = tensor.dtype() == Dtype::f16 ? widen(tensor) : tensor;
+      const float* data = floats.data<float>();
       for (std::int64_t k = 0; k < tensor.numel(); ++k) {
         SHRIKE_CHECK(std::isfinite(data[k]), where, ": ", parts[i]->value_name(value), " holds ", data[k], " at ", k);
       }

@@ -214,6 +214,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }
   CHECK_THAT(quantize("dynamic.safetensors", "--mode dynamic --weights f16"), Contains("weights f16, computed in float"));
+  CHECK_THAT(quantize("half.safetensors", "--mode half"), Contains("half f16 -> f16") && Contains("half f16 -> f32"));
   const std::string training_on = "--mode qat --epochs 1 --lr 0.001 --log-every 1 --run ";
   const std::string learned = quantize("qat.safetensors", training_on + workplace().path("qat") + " --learned");
   CHECK_THAT(learned, Contains("training 1 epoch(s)") && Contains("loss"));
@@ -223,7 +224,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   CHECK((bytes(workplace().path("frozen.safetensors")) == bytes(workplace().path("frozen2.safetensors"))));
   CHECK((bytes(workplace().path("frozen.safetensors")) != bytes(workplace().path("static.safetensors"))));
 
-  for (const char* name : {"static", "dynamic", "qat"}) {
+  for (const char* name : {"static", "dynamic", "half", "qat"}) {
     const std::string file = workplace().path(std::string(name) + ".safetensors");
     const Outcome measured = run("eval_frcnn", file);
     INFO(measured.text);
@@ -247,7 +248,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   refused(common + workplace().path("never") + " --equalize --calibration " + workplace().path("scales"), "other weights");
   refused("--checkpoint " + best + " -o " + workplace().path("never") + " --sensitivity --calibration-images 12",
           "12 in the training set");
-  refused(common + workplace().path("never") + " --mode dynamic --equalize", "mode dynamic rounds no activations");
+  refused(common + workplace().path("never") + " --mode dynamic --equalize", "mode dynamic finds no scales");
   TensorFile other = load_safetensors(best);
   other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
   save_safetensors(workplace().path("other_weights.safetensors"), other);
@@ -278,6 +279,9 @@ TEST_CASE("float and int8 are timed side by side, as a table and as JSON") {
   check_failure(run("bench_int8", "--quantized " + int8 + common), "bench_int8", "--checkpoint");
   check_failure(run("bench_int8", "--checkpoint " + int8 + common), "bench_int8", "is quantized");
   check_failure(run("bench_int8", "--checkpoint " + best + " --quantized " + best + common), "bench_int8", "qat_frcnn");
+  const std::string half = workplace().path("timed_half.safetensors");
+  REQUIRE(run("qat_frcnn", "--checkpoint " + best + " --no-evaluate --mode half -o " + half).status == 0);
+  check_failure(run("bench_int8", "--checkpoint " + best + " --quantized " + half + common), "bench_int8", "mode half");
 }
 
 TEST_CASE("a loss that is not finite stops the run, names the images and keeps the last checkpoint") {
