@@ -16,7 +16,11 @@ namespace shrike::simd {
 constexpr int lanes = 16;
 constexpr int max_rows = 14;  // of a product's tile in registers: 28 of 32 hold sums
 #else
+#if defined(__AVX__)
 constexpr int lanes = 8;
+#else
+constexpr int lanes = 4;
+#endif
 constexpr int max_rows = 6;  // 12 of 16
 #endif
 constexpr int panel = 2 * lanes;  // columns of a product's tile
