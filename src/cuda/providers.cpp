@@ -88,12 +88,16 @@ std::string cudnn_version() {
 #endif
 }
 
+// Raised when our kernels change, or what they are compared with: choices of before are made anew.
+constexpr int kernels_revision = 1;
+
 std::string tune_environment() {
   int driver = 0, runtime = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  return message(properties().name, ", driver for CUDA ", driver / 1000, '.', driver % 1000 / 10, ", CUDA ", runtime / 1000,
-                 '.', runtime % 1000 / 10, ", ", cublas::version(), ", ", cudnn_version());
+  return message(properties().name, ", kernels ", kernels_revision, ", driver for CUDA ", driver / 1000, '.',
+                 driver % 1000 / 10, ", CUDA ", runtime / 1000, '.', runtime % 1000 / 10, ", ", cublas::version(), ", ",
+                 cudnn_version());
 }
 
 void add_vendor_product(std::vector<Way>& ways, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,

@@ -66,7 +66,7 @@ void add_vendor_code_product(std::vector<Way>& ways, std::int64_t n, std::int64_
 void add_vendor_code_convolution(std::vector<Way>& ways, const kernels::Conv2dSizes& sizes,
                                  const std::function<void(const CodeConvolution&)>& layer);
 
-// Everything that measurements depend on: device, driver, libraries.
+// Everything that measurements depend on: device, driver, libraries, our kernels.
 std::string tune_environment();
 
 }  // namespace shrike::cuda
