@@ -1,6 +1,7 @@
 // Int8 layers as ops/requantize.hpp defines them, in plain loops over 64-bit integers, and random codes to try them on.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -25,6 +26,18 @@ inline Tensor random_codes(const Shape& shape, Dtype dtype, Random& random, bool
     auto code = static_cast<std::uint8_t>(random.below(256));
     if (extremes || random.below(8) == 0) code = random.below(2) == 0 ? 127 : dtype == Dtype::u8 ? 255 : 129;
     static_cast<std::uint8_t*>(result.raw())[i] = code;
+  }
+  return result;
+}
+
+// Weights as training leaves them: most are small, a few as large as can be, some of those neighbours.
+inline Tensor random_weights(const Shape& shape, Random& random) {
+  const Tensor result(shape, Dtype::s8);
+  auto* const w = result.data<std::int8_t>();
+  for (std::int64_t i = 0; i < result.numel(); ++i) {
+    w[i] = static_cast<std::int8_t>(std::lround(std::clamp(20.0f * random.normal(), -127.0f, 127.0f)));
+    if (random.below(500) == 0) w[i] = random.below(2) == 0 ? 127 : -128;
+    if (i > 0 && std::abs(w[i - 1]) >= 127 && random.below(2) == 0) w[i] = w[i - 1];
   }
   return result;
 }

@@ -9,9 +9,11 @@ using quantized::output_types;
 
 namespace {
 
-void check(std::int64_t rows, std::int64_t in, std::int64_t out, Dtype type, Random& random, bool extremes = false) {
+void check(std::int64_t rows, std::int64_t in, std::int64_t out, Dtype type, Random& random, bool extremes = false,
+           bool trained = false) {
   const Tensor x = quantized::random_codes({rows, in}, type, random, extremes);
-  const Tensor weight = quantized::random_codes({out, in}, Dtype::s8, random, extremes);
+  const Tensor weight =
+      trained ? quantized::random_weights({out, in}, random) : quantized::random_codes({out, in}, Dtype::s8, random, extremes);
   const auto [bias, multiplier] = quantized::random_epilogue(out, in, random);
   const auto from = quantized::codes(x), by = quantized::codes(weight);
   std::vector<std::int64_t> acc;
@@ -57,6 +59,17 @@ TEST_CASE("int8 linear layers equal the plain ones to the bit") {
     check(7, 130, 65, type, random);
     check(0, 8, 3, type, random);
     check(9, 2051, 530, type, random);  // weights past a million: by panels
+  }
+}
+
+TEST_CASE("int8 linear layers with weights as training leaves them equal the plain ones to the bit") {
+  Random random(4, RandomStream::test);
+  for (const Dtype type : code_types) {
+    check(1, 1, 1, type, random, false, true);
+    check(3, 7, 5, type, random, false, true);
+    check(13, 63, 64, type, random, false, true);
+    check(7, 1030, 65, type, random, true, true);
+    check(9, 2051, 530, type, random, true, true);
   }
 }
 

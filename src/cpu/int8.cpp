@@ -1,6 +1,6 @@
 // Implicit matrix products: y's pixels are rows, gathered from x a block at a time into rows of R * S * C codes; output
-// channels are columns, in panels as wide as a tile in registers. Four codes (bytes) or two (words, where the machine has no
-// exact instruction on bytes; then two steps go together, see int8_kernels.hpp) make a step of 32 bits. s8 inputs meet a u8 x
+// channels are columns, in panels as wide as a tile in registers. Four codes (bytes) or two (words) make a step of
+// 32 bits; which, see Form in int8_packed.hpp. s8 inputs meet a u8 x
 // s8 instruction as x + 128, and the sums start at -128 * sum w to make up for it: exact modulo 2^32, as the result fits in 32
 // bits.
 #include "int8.hpp"
@@ -31,8 +31,24 @@ struct Product {
 
   std::int64_t rows() const { return z.n * z.p * z.q; }
   std::int64_t channels() const { return how.channels; }
-  std::int64_t row_bytes() const { return how.steps() * 4; }
-  Multiply multiply() const { return how.words() ? how.isa->multiply_pairs : how.isa->multiply_bytes; }
+  std::int64_t row_bytes() const { return packed.steps() * 4; }
+  bool words() const { return packed.form == Form::words; }
+  const Panel& panel(std::int64_t number) const {
+    return packed.panels[static_cast<std::size_t>(group * how.panels() + number)];
+  }
+
+  // c [rows, panel] = start + the products of rows and a panel's steps [begin, end).
+  void multiply(const Panel& panel, std::int64_t begin, std::int64_t end, std::int64_t rows, const char* left,
+                const std::int32_t* start, std::int64_t start_stride, std::int32_t* c) const {
+    const char* const right = reinterpret_cast<const char*>(panel.weights.data()) + begin * how.isa->panel * 4;
+    if (packed.form == Form::safe_bytes) {
+      how.isa->multiply_safe_bytes(rows, end - begin, left, row_bytes(), panel.order.data() + begin, right, start, start_stride,
+                                   c);
+    } else {
+      const auto by = words() ? how.isa->multiply_pairs : how.isa->multiply_bytes;
+      by(rows, end - begin, left + 4 * begin, row_bytes(), right, start, start_stride, c);
+    }
+  }
 
   // Rows first .. first + count - 1, one after another, `slack` bytes may be written after them; and what their sums lack.
   void pack_rows(std::int64_t first, std::int64_t count, char* to, std::int32_t* offsets) const;
@@ -43,7 +59,7 @@ struct Product {
 
 // Codes as the product wants them: n from `from` (null: zeros).
 void put_codes(const Product& m, std::int64_t n, const std::uint8_t* __restrict from, std::uint8_t* __restrict to) {
-  if (m.how.words()) {
+  if (m.words()) {
     auto* __restrict wide = reinterpret_cast<std::int16_t*>(to);
     if (from == nullptr) {
       std::fill_n(wide, n, std::int16_t{0});
@@ -53,8 +69,8 @@ void put_codes(const Product& m, std::int64_t n, const std::uint8_t* __restrict 
       for (std::int64_t i = 0; i < n; ++i) wide[i] = static_cast<std::int8_t>(from[i]);
     }
   } else if (from == nullptr) {
-    std::fill_n(to, n, static_cast<std::uint8_t>(m.how.shifted() ? 128 : 0));
-  } else if (m.how.shifted()) {
+    std::fill_n(to, n, static_cast<std::uint8_t>(m.packed.shifted() ? 128 : 0));
+  } else if (m.packed.shifted()) {
     for (std::int64_t i = 0; i < n; ++i) to[i] = from[i] ^ 128;
   } else {
     std::memcpy(to, from, static_cast<std::size_t>(n));
@@ -71,7 +87,7 @@ void copy_piece(const char* from, std::int64_t n, char* to) {
 // Few channels: of the outputs that lie side by side, the lines of inputs that they meet are put down once, with their padding;
 // what an output meets of a line is a few bytes further on each time.
 void Product::pack_short_rows(std::int64_t first, std::int64_t count, char* to) const {
-  const std::int64_t pixel = z.c * 4 / how.codes(), piece = z.s * pixel;
+  const std::int64_t pixel = z.c * 4 / packed.codes(), piece = z.s * pixel;
   const std::int64_t line_bytes = ((std::min(count, z.q) - 1) * z.stride + z.s) * pixel + slack;
   const Scratch scratch = bytes(z.r * line_bytes);
   auto* const lines = reinterpret_cast<char*>(scratch.data());
@@ -98,7 +114,7 @@ void Product::pack_short_rows(std::int64_t first, std::int64_t count, char* to) 
 }
 
 void Product::pack_long_rows(std::int64_t first, std::int64_t count, char* to) const {
-  const std::int64_t size = 4 / how.codes();
+  const std::int64_t size = 4 / packed.codes();
   const std::int64_t channels = how.channels;
   for (std::int64_t row = first; row < first + count; ++row) {
     auto* at = reinterpret_cast<std::uint8_t*>(to);
@@ -130,13 +146,13 @@ void Product::pack_long_rows(std::int64_t first, std::int64_t count, char* to) c
 
 // What is past the depth meets weights of 0.
 void Product::pack_rows(std::int64_t first, std::int64_t count, char* to, std::int32_t* offsets) const {
-  const bool few = z.r * z.s > 1 && how.groups == 1 && z.dilation == 1 && z.s * z.c * 4 / how.codes() <= slack;
+  const bool few = z.r * z.s > 1 && how.groups == 1 && z.dilation == 1 && z.s * z.c * 4 / packed.codes() <= slack;
   few ? pack_short_rows(first, count, to) : pack_long_rows(first, count, to);
   for (std::int64_t row = 0; row < count; ++row) {
     std::uint32_t sum = 0;
-    if (how.words()) {
+    if (words()) {
       const auto* from = reinterpret_cast<const std::int16_t*>(to + row * row_bytes());
-      for (std::int64_t i = 0; i < 2 * how.steps(); i += 4) {
+      for (std::int64_t i = 0; i < 2 * packed.steps(); i += 4) {
         sum += static_cast<std::uint32_t>(from[i] * from[i + 2] + from[i + 1] * from[i + 3]);
       }
     }
@@ -147,7 +163,7 @@ void Product::pack_rows(std::int64_t first, std::int64_t count, char* to, std::i
 // The values that a panel's sums begin with.
 void Product::start_sums(std::int64_t panel, std::int32_t* start) const {
   const std::int64_t width = how.isa->panel, first = panel * width;
-  const std::int32_t* const own = packed.start(group, panel);
+  const std::int32_t* const own = packed.start(group * how.panels() + panel);
   for (std::int64_t i = 0; i < width; ++i) {
     const std::uint32_t added = first + i < how.columns() ? static_cast<std::uint32_t>(bias[first + i]) : 0;
     start[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(own[i]) + added);
@@ -175,7 +191,7 @@ struct Target {
 
 // Few weights: every thread gathers blocks of rows that stay in its cache beside a panel of weights.
 void by_rows(const Product& m, const Target& target) {
-  const std::int64_t steps = m.how.steps(), width = m.how.isa->panel, panels = m.how.panels();
+  const std::int64_t width = m.how.isa->panel, panels = m.how.panels();
   const Scratch starts = bytes(panels * width * 4);
   auto* const start = reinterpret_cast<std::int32_t*>(starts.data());
   for (std::int64_t panel = 0; panel < panels; ++panel) m.start_sums(panel, start + panel * width);
@@ -193,7 +209,7 @@ void by_rows(const Product& m, const Target& target) {
         const std::int64_t first = m.rows() * b / blocks, count = m.rows() * (b + 1) / blocks - first;
         m.pack_rows(first, count, left, offsets);
         for (std::int64_t panel = 0; panel < panels; ++panel) {
-          m.multiply()(count, steps, left, m.row_bytes(), m.packed.panel(m.group, panel), start + panel * width, 0, c);
+          m.multiply(m.panel(panel), 0, m.panel(panel).steps, count, left, start + panel * width, 0, c);
           target.put(m, panel, first, count, c, offsets);
         }
       }
@@ -204,7 +220,7 @@ void by_rows(const Product& m, const Target& target) {
 // Many weights and few rows: rows are packed once, and every thread takes the panels it owns, a part that stays in its cache at
 // a time, so that the weights are read from memory once.
 void by_panels(const Product& m, const Target& target) {
-  const std::int64_t steps = m.how.steps(), rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
+  const std::int64_t rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
   const std::int64_t part_steps = (256 << 10) / (width * 4);
   const Scratch rows_scratch = bytes(rows * (m.row_bytes() + 4));
   auto* const left = reinterpret_cast<char*>(rows_scratch.data());
@@ -220,9 +236,10 @@ void by_panels(const Product& m, const Target& target) {
       auto* const c = start + width;
       for (std::int64_t panel = panels * part / threads; panel < panels * (part + 1) / threads; ++panel) {
         m.start_sums(panel, start);
-        for (std::int64_t step = 0; step < steps; step += part_steps) {
-          m.multiply()(rows, std::min(part_steps, steps - step), left + 4 * step, m.row_bytes(),
-                       m.packed.panel(m.group, panel) + step * width * 4, step == 0 ? start : c, step == 0 ? 0 : width, c);
+        const Panel& right = m.panel(panel);
+        for (std::int64_t step = 0; step < right.steps; step += part_steps) {
+          m.multiply(right, step, std::min(step + part_steps, right.steps), rows, left, step == 0 ? start : c,
+                     step == 0 ? 0 : width, c);
         }
         target.put(m, panel, 0, rows, c, offsets);
       }
@@ -238,8 +255,8 @@ void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, cons
   const Kernels& isa = kernels(z.k / z.groups);
   const Packing packing{&isa, to.x, z.k, z.r * z.s, z.c / z.groups, z.groups, winograd::fits(isa, z)};
   const auto packed = packed_weights(packing, o);
-  last_kernel() = std::string(packed->winograd ? "winograd 4x4 " : "direct ") + isa.name;
-  if (packed->winograd) return winograd::convolve(*packed, how, z, o);
+  last_kernel() = std::string(packed->form == Form::winograd ? "winograd 4x4 " : "direct ") + isa.name;
+  if (packed->form == Form::winograd) return winograd::convolve(*packed, how, z, o);
   const auto y_size = static_cast<std::int64_t>(size_of(to.y));
   for (std::int64_t group = 0; group < z.groups; ++group) {
     const std::int64_t k = group * packing.columns();

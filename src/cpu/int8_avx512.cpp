@@ -8,6 +8,7 @@ namespace {
 struct Zmm {
   using Vector = __m512i;
   static constexpr int width = 16, vectors = 4;
+  static constexpr bool ordered = false;
   static Vector load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, Vector value) { _mm512_storeu_si512(to, value); }
   static void keep(Vector& value) { asm volatile("" : "+v"(value)); }  // in a register, not read from memory again
@@ -58,7 +59,7 @@ struct Words : Zmm {
 
 const Kernels& avx512_kernels() {
   static constexpr Kernels table{
-      "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, multiply<Words>, Words::rows, finish, spin<Bytes>};
+      "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, nullptr, multiply<Words>, Words::rows, finish, spin<Bytes>};
   return table;
 }
 

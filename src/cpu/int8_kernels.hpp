@@ -28,10 +28,20 @@ struct Rows {
 using Multiply = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b, const int32_t* start,
                           int64_t start_stride, int32_t* c);
 
+// The same, and step i meets the four bytes of a row that begin at order[i].
+using MultiplyOrdered = void (*)(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const int32_t* order,
+                                 const void* b, const int32_t* start, int64_t start_stride, int32_t* c);
+
+constexpr int safe = 128;  // 255 * 128 < 2^15
+
 struct Kernels {
   const char* name;
-  int panel;                // columns of c
-  Multiply multiply_bytes;  // four u8 times four s8 a step; null where there is no exact instruction
+  int panel;  // columns of c
+  // Four u8 times four s8 a step. Exactly one of the two is there: the second one where sums of products pass through 16 bits.
+  // It takes an even number of steps, two together, and weights that are safe: of a column, the first two weights of both
+  // steps, and so the last two, add up to at most `safe` where they are above 0, and to at least -safe where they are below.
+  Multiply multiply_bytes;
+  MultiplyOrdered multiply_safe_bytes;
   // Two s16 times two s16 a step, an even number of steps, by Winograd's inner product ("A New Algorithm for Inner Product",
   // IEEE Transactions on Computers, 1968), which halves the multiplications: for steps i and j = i + 1, with . for the sum of
   // both products,

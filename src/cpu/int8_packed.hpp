@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "int8_kernels.hpp"
 #include "onednn.hpp"
@@ -20,26 +21,35 @@ struct Packing {
 
   std::int64_t columns() const { return k / groups; }
   std::int64_t depth() const { return taps * channels; }
-  bool words() const { return isa->multiply_bytes == nullptr; }
-  std::int64_t codes() const { return words() ? 2 : 4; }  // a step of 32 bits
-  std::int64_t steps() const { return words() ? (depth() + 3) / 4 * 2 : (depth() + 3) / 4; }
   std::int64_t panels() const { return (columns() + isa->panel - 1) / isa->panel; }  // of a group
-  std::int64_t panel_bytes() const { return steps() * isa->panel * 4; }
-  bool shifted() const { return x == Dtype::s8 && !words(); }  // x + 128 meets an instruction that wants u8
+};
+
+// What is multiplied: bytes, where the machine does so exactly; else bytes by weights in an order that is safe, where that adds
+// little; else words. Or, for int8_winograd.hpp, transformed words.
+enum class Form { bytes, safe_bytes, words, winograd };
+
+// Some columns of b, as a product reads them: [step, column, 4 bytes]; zeros past the last column and the depth.
+struct Panel {
+  onednn::Scratch weights;
+  std::vector<std::int32_t> order;  // of safe bytes, by step: see multiply_safe_bytes
+  std::int64_t steps;
 };
 
 struct Packed {
   Packing how;
   std::uint64_t fingerprint;
-  bool winograd;           // packed for int8_winograd.hpp, [panel, point, step, column, 2 words], else as below
-  onednn::Scratch memory;  // [group, panel, step, column, 4 bytes]; zeros past the last column and the depth
-  onednn::Scratch starts;  // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
+  Form form;
+  std::vector<Panel> panels;  // [group, panel]; not of Form::winograd
+  onednn::Scratch winograd;   // [panel, point, step, column, 2 words]
+  onednn::Scratch starts;     // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
 
-  const char* panel(std::int64_t group, std::int64_t number) const {
-    return reinterpret_cast<const char*>(memory.data()) + (group * how.panels() + number) * how.panel_bytes();
+  std::int64_t codes() const { return form == Form::words ? 2 : 4; }  // of a row in a step of 32 bits
+  std::int64_t steps() const {                                        // of a row; even where two go together
+    return form == Form::words ? (how.depth() + 3) / 4 * 2 : (how.depth() + 3) / 4;
   }
-  const std::int32_t* start(std::int64_t group, std::int64_t number) const {
-    return reinterpret_cast<const std::int32_t*>(starts.data()) + (group * how.panels() + number) * how.isa->panel;
+  bool shifted() const { return how.x == Dtype::s8 && form != Form::words; }  // x + 128 meets instructions that want u8
+  const std::int32_t* start(std::int64_t panel) const {                       // of all groups'
+    return reinterpret_cast<const std::int32_t*>(starts.data()) + panel * how.isa->panel;
   }
 };
 

@@ -13,6 +13,7 @@ namespace {
 struct Bytes {
   using Vector = uint32_t;  // wraps, as the vectors do
   static constexpr int width = 1, vectors = 4, rows = 2, together = 1, products = 4;
+  static constexpr bool ordered = false;
   struct Columns {
     Vector of[4];
   };
@@ -45,7 +46,8 @@ bool has_avxvnni() {
 }  // namespace
 
 const Kernels& plain_kernels() {
-  static constexpr Kernels table{"plain", Bytes::width * Bytes::vectors, multiply<Bytes>, nullptr, 0, finish, spin<Bytes>};
+  static constexpr Kernels table{"plain",    Bytes::width * Bytes::vectors, multiply<Bytes>, nullptr, nullptr, 0, finish,
+                                 spin<Bytes>};
   return table;
 }
 

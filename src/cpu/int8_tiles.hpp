@@ -6,8 +6,9 @@
 namespace shrike::int8 {
 namespace {
 
-// One tile: R rows by I::vectors vectors of int32. I::add adds the products of I::together steps to the sums of a row.
-template <class I, int R> void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride,
+// One tile: R rows by I::vectors vectors of int32. I::add adds the products of I::together steps to the sums of a row; of
+// ordered steps, `order` tells where in a row they are.
+template <class I, int R> void multiply_tile(int64_t steps, const char* __restrict a, int64_t a_stride, const int32_t* order,
                                              const char* __restrict b, const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int vectors = I::vectors, width = I::width;
   typename I::Vector sums[R][vectors];
@@ -18,8 +19,14 @@ template <class I, int R> void multiply_tile(int64_t steps, const char* __restri
   }
   for (int64_t step = 0; step < steps; step += I::together) {
     const auto columns = I::columns(b + step * vectors * width * 4);
+    if constexpr (I::ordered) {
+      const char *const first = a + order[step], *const second = a + order[step + 1];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) I::add(sums[r], a + r * a_stride + step * 4, columns);
+      for (int r = 0; r < R; ++r) I::add(sums[r], first + r * a_stride, second + r * a_stride, columns);
+    } else {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) I::add(sums[r], a + r * a_stride + step * 4, columns);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -28,25 +35,30 @@ template <class I, int R> void multiply_tile(int64_t steps, const char* __restri
   }
 }
 
-template <class I, int R> void multiply_rest(int64_t rows, int64_t steps, const char* a, int64_t a_stride, const char* b,
-                                             const int32_t* start, int64_t start_stride, int32_t* c) {
+template <class I, int R> void multiply_rest(int64_t rows, int64_t steps, const char* a, int64_t a_stride, const int32_t* order,
+                                             const char* b, const int32_t* start, int64_t start_stride, int32_t* c) {
   if constexpr (R > 0) {
-    if (rows == R) return multiply_tile<I, R>(steps, a, a_stride, b, start, start_stride, c);
-    multiply_rest<I, R - 1>(rows, steps, a, a_stride, b, start, start_stride, c);
+    if (rows == R) return multiply_tile<I, R>(steps, a, a_stride, order, b, start, start_stride, c);
+    multiply_rest<I, R - 1>(rows, steps, a, a_stride, order, b, start, start_stride, c);
   }
 }
 
 // Rows are spread evenly over the tiles: 7 are 4 and 3 rather than 6 and 1.
-template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b,
-                                 const int32_t* start, int64_t start_stride, int32_t* c) {
+template <class I> void multiply_ordered(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const int32_t* order,
+                                         const void* b, const int32_t* start, int64_t start_stride, int32_t* c) {
   constexpr int most = I::rows;
   const int64_t tiles = (rows + most - 1) / most;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
-    multiply_rest<I, most>(end - begin, steps, static_cast<const char*>(a) + begin * a_stride, a_stride,
+    multiply_rest<I, most>(end - begin, steps, static_cast<const char*>(a) + begin * a_stride, a_stride, order,
                            static_cast<const char*>(b), start + begin * start_stride, start_stride,
                            c + begin * I::vectors * I::width);
   }
+}
+
+template <class I> void multiply(int64_t rows, int64_t steps, const void* a, int64_t a_stride, const void* b,
+                                 const int32_t* start, int64_t start_stride, int32_t* c) {
+  multiply_ordered<I>(rows, steps, a, a_stride, nullptr, b, start, start_stride, c);
 }
 
 // I::spin, the instructions of I::add without loads: I::products of a column each time. keep() makes the compiler believe that

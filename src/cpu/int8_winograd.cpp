@@ -150,7 +150,7 @@ void Job::run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros,
       transform_input<V, typename V::SignedCodes>(first + t, zeros, v + t * v_row(), v_stride, excess + 16 * t);
     }
   }
-  const char* u = reinterpret_cast<const char*>(packed.memory.data());
+  const char* u = reinterpret_cast<const char*>(packed.winograd.data());
   const auto* start = reinterpret_cast<const std::int32_t*>(packed.starts.data());
   for (std::int64_t panel = 0; panel < packed.how.panels(); ++panel) {
     for (int point = 0; point < points; ++point, u += panel_bytes(packed.how), start += isa.panel) {
@@ -188,8 +188,8 @@ bool exact(const Packing& how, const std::int8_t* weight) {
 
 Packed pack(const Packing& how, const std::int8_t* weight) {
   const std::int64_t size = points * panel_bytes(how), starts = points * how.isa->panel;
-  Packed result{how, 0, true, bytes(how.panels() * size), bytes(how.panels() * starts * 4)};
-  auto* const u = reinterpret_cast<char*>(result.memory.data());
+  Packed result{how, 0, Form::winograd, {}, bytes(how.panels() * size), bytes(how.panels() * starts * 4)};
+  auto* const u = reinterpret_cast<char*>(result.winograd.data());
   auto* const start = reinterpret_cast<std::int32_t*>(result.starts.data());
   parallel_for(how.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {

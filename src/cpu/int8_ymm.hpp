@@ -29,6 +29,7 @@ namespace {
 struct Ymm {
   using Vector = __m256i;
   static constexpr int width = 8, vectors = 2;
+  static constexpr bool ordered = false;
   static Vector load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, Vector value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
   static void keep(Vector& value) { asm volatile("" : "+x"(value)); }
@@ -40,14 +41,11 @@ struct Ymm {
 };
 
 struct YmmWords : Ymm {
-  static constexpr int rows = 4, together = 2, products = 4;
+  static constexpr int rows = 4, together = 2;
   struct Columns {
     Vector first[2], second[2];  // of two steps
   };
   static Columns columns(const char* b) { return {{load(b), load(b + 32)}, {load(b + 64), load(b + 96)}}; }
-  static Vector spin(Vector sum, Vector a, Vector b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(b, a)));
-  }
 
   // 8 registers hold sums, 4 the columns, 4 what is under way. A compiler keeps some of them in memory, so the instructions of
   // a row are written down.
@@ -86,12 +84,29 @@ struct YmmBytes : Ymm {
 };
 
 constexpr Kernels ymm_kernels(const char* name) {
-  return {name, Ymm::width * Ymm::vectors, multiply<YmmBytes>, multiply<YmmWords>, YmmWords::rows, finish, spin<YmmBytes>};
+  return {name,          Ymm::width * Ymm::vectors, multiply<YmmBytes>, nullptr, multiply<YmmWords>, YmmWords::rows, finish,
+          spin<YmmBytes>};
 }
 #else
-// vpmaddubsw saturates sums of two u8 * s8 products in 16 bits, so bytes are widened to words once, when they are packed.
+// vpmaddubsw saturates sums of two u8 * s8 products in 16 bits, which changes nothing where weights are safe.
+struct YmmSafeBytes : YmmWords {
+  static constexpr bool ordered = true;
+  static constexpr int rows = 3, products = 8;
+  static Vector dot(Vector sum, Vector a, Vector first, Vector b, Vector second) {
+    const Vector halves = _mm256_add_epi16(_mm256_maddubs_epi16(a, first), _mm256_maddubs_epi16(b, second));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(halves, _mm256_set1_epi16(1)));
+  }
+  static Vector spin(Vector sum, Vector a, Vector b) { return dot(sum, a, b, b, a); }
+  static void add(Vector* sums, const char* first, const char* second, const Columns& of) {
+    const Vector left = broadcast(first), right = broadcast(second);
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) sums[v] = dot(sums[v], left, of.first[v], right, of.second[v]);
+  }
+};
+
 constexpr Kernels ymm_kernels(const char* name) {
-  return {name, Ymm::width * Ymm::vectors, nullptr, multiply<YmmWords>, YmmWords::rows, finish, spin<YmmWords>};
+  return {name,   Ymm::width * Ymm::vectors, nullptr, multiply_ordered<YmmSafeBytes>, multiply<YmmWords>, YmmWords::rows,
+          finish, spin<YmmSafeBytes>};
 }
 #endif
 
