@@ -9,6 +9,7 @@
 #include "benchmarks/timing.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/core/random.hpp"
+#include "shrike/io/file.hpp"
 #include "shrike/ops/conv.hpp"
 #include "src/cpu/onednn.hpp"
 
@@ -137,12 +138,7 @@ int main(int argc, char** argv) try {
     }
   }
   std::printf("greatest ours / direct: %.2f\n", worst);
-  if (!json_file.empty()) {
-    std::FILE* file = std::fopen(json_file.c_str(), "w");
-    SHRIKE_CHECK(file != nullptr, json_file, ": cannot be written");
-    std::fputs(results.dump(1).c_str(), file);
-    std::fclose(file);
-  }
+  if (!json_file.empty()) write_file_atomically(json_file, results.dump(1));
   return 0;
 } catch (const shrike::Error& error) {
   std::fprintf(stderr, "%s\n", error.what());

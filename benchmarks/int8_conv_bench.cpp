@@ -8,6 +8,7 @@
 #include "benchmarks/timing.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/core/random.hpp"
+#include "shrike/io/file.hpp"
 #include "shrike/ops/quantized_conv.hpp"
 #include "shrike/ops/quantized_linear.hpp"
 #include "src/cpu/int8_kernels.hpp"
@@ -128,12 +129,7 @@ int main(int argc, char** argv) try {
   }
   std::printf("| features | | | | %.1f | %.1f | %.2f | |\n", sums[0][0], sums[0][1], sums[0][0] / sums[0][1]);
   std::printf("| all of these | | | | %.1f | %.1f | %.2f | |\n", sums[1][0], sums[1][1], sums[1][0] / sums[1][1]);
-  if (!json_file.empty()) {
-    std::FILE* file = std::fopen(json_file.c_str(), "w");
-    SHRIKE_CHECK(file != nullptr, json_file, ": cannot be written");
-    std::fputs(results.dump(1).c_str(), file);
-    std::fclose(file);
-  }
+  if (!json_file.empty()) write_file_atomically(json_file, results.dump(1));
   return 0;
 } catch (const shrike::Error& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -1,8 +1,7 @@
 #include <cmath>
 
 #include "catch.hpp"
-#include "golden.hpp"
-#include "shrike/eval/coco.hpp"
+#include "scenes.hpp"
 
 using namespace shrike;
 
@@ -29,23 +28,10 @@ void check_scores(const CocoScores& scores, const double* expected) {
 
 TEST_CASE("COCO average precision and recall are pycocotools' on random scenes") {
   const Golden golden("eval_golden.txt");
-  int cases = 0;
-  for (; golden.has("scene" + std::to_string(cases) + ".sizes"); ++cases) {
-    const std::string name = "scene" + std::to_string(cases);
-    const auto sizes = golden.values<int>(name + ".sizes");
-    std::vector<std::vector<Object>> truth(static_cast<std::size_t>(sizes[0]));
-    std::vector<std::vector<Detection>> found(truth.size());
-    const auto o = golden.values<float>(name + ".objects");
-    for (std::size_t i = 0; i < o.size(); i += 8) {
-      truth[static_cast<std::size_t>(o[i])].push_back(
-          {{o[i + 4], o[i + 5], o[i + 6], o[i + 7]}, static_cast<int>(o[i + 1]), false, o[i + 3] != 0});
-    }
-    const auto d = golden.values<float>(name + ".detections");
-    for (std::size_t i = 0; i < d.size(); i += 7) {
-      found[static_cast<std::size_t>(d[i])].push_back(
-          {{d[i + 3], d[i + 4], d[i + 5], d[i + 6]}, static_cast<int>(d[i + 1]), d[i + 2]});
-    }
-    const CocoAp result = coco_ap(truth, found, sizes[1]);
+  const auto all = scenes(golden, true);
+  CHECK(all.size() == 4);
+  for (const auto& [name, classes, truth, found] : all) {
+    const CocoAp result = coco_ap(truth, found, classes);
     const auto expected = golden.values(name + ".coco");
     REQUIRE(expected.size() == 12 * (result.classes.size() + 1));
     for (std::size_t c = 0; c < result.classes.size(); ++c) {
@@ -55,7 +41,6 @@ TEST_CASE("COCO average precision and recall are pycocotools' on random scenes")
     INFO(name << " mean");
     check_scores(result.mean, expected.data() + 12 * result.classes.size());
   }
-  CHECK(cases == 4);
 }
 
 TEST_CASE("crowds take any number of detections, difficult objects one, and none of them counts") {
