@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "onednn.hpp"
 #include "shrike/core/parallel.hpp"
 #include "shrike/ops/roi.hpp"
 #include "simd.hpp"
@@ -71,22 +72,6 @@ struct Tap {
 };
 
 using simd::Vector, simd::lanes;
-template <class T> Vector load_codes(const T* from) {
-  if constexpr (std::is_same_v<T, Half>) {
-    Vector values{};
-    for (int i = 0; i < lanes; ++i) values[i] = static_cast<float>(from[i]);
-    return values;
-  } else {  // step by step: GCC 12 takes lanes apart when the size grows fourfold at once
-    typedef T Codes __attribute__((vector_size(lanes)));
-    typedef std::int16_t Words __attribute__((vector_size(2 * lanes)));
-    typedef std::int32_t Numbers __attribute__((vector_size(4 * lanes)));
-    Codes codes;
-    std::memcpy(&codes, from, sizeof(codes));
-    const Words words = __builtin_convertvector(codes, Words);
-    return __builtin_convertvector(__builtin_convertvector(words, Numbers), Vector);
-  }
-}
-
 template <class T> T nearest(float mean) {
   if constexpr (std::is_same_v<T, Half>) {
     return saturated_half(mean);
@@ -97,25 +82,26 @@ template <class T> T nearest(float mean) {
 }
 
 // The means of N vectors of channels, whose sums stay in registers.
-template <int N, class T> void mean_of_taps(const std::vector<Tap>& taps, float count, const T* x, T* __restrict y) {
+template <int N, class T> void mean_of_taps(const std::vector<Tap>& taps, float count, const float* x, T* __restrict y) {
   Vector sums[N] = {};
   for (const Tap& tap : taps) {
     const Vector weight = Vector{} + tap.weight;
 #pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) sums[v] = simd::fma(weight, load_codes(x + tap.at + v * lanes), sums[v]);
+    for (int v = 0; v < N; ++v) sums[v] = simd::fma(weight, simd::load(x + tap.at + v * lanes), sums[v]);
   }
   float values[N * lanes];
   for (int v = 0; v < N; ++v) simd::store(values + v * lanes, sums[v]);
   for (int c = 0; c < N * lanes; ++c) y[c] = nearest<T>(values[c] / count);
 }
 
-template <class T> T mean_of_taps(const std::vector<Tap>& taps, float count, const T* x) {
+template <class T> T mean_of_taps(const std::vector<Tap>& taps, float count, const float* x) {
   float sum = 0;
-  for (const Tap& tap : taps) sum = std::fmaf(tap.weight, static_cast<float>(x[tap.at]), sum);
+  for (const Tap& tap : taps) sum = std::fmaf(tap.weight, x[tap.at], sum);
   return nearest<T>(sum / count);
 }
 
-template <class T> void align_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
+// x: the codes, as floats. They are made once: a pixel is read many times.
+template <class T> void align_floats(const RoiSizes& s, const float* x, const float* rois, T* y) {
   parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::vector<Sample>> rows(static_cast<std::size_t>(s.out_height)),
         columns(static_cast<std::size_t>(s.out_width));
@@ -123,7 +109,7 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
     for (std::int64_t number = begin; number < end; ++number) {
       const float* roi = rois + number * 5;
       const bool inside = roi[0] >= 0.0f && roi[0] < static_cast<float>(s.images);
-      const T* map = x + (inside ? static_cast<std::int64_t>(roi[0]) : 0) * s.height * s.width * s.channels;
+      const float* map = x + (inside ? static_cast<std::int64_t>(roi[0]) : 0) * s.height * s.width * s.channels;
       const Axis vertical(roi[2], roi[4], s, s.out_height, s.height), horizontal(roi[1], roi[3], s, s.out_width, s.width);
       const float count = static_cast<float>(vertical.samples) * static_cast<float>(horizontal.samples);
       T* to = y + number * s.out_height * s.out_width * s.channels;
@@ -150,7 +136,7 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
           std::int64_t c = 0;
           for (; c + 4 * lanes <= s.channels; c += 4 * lanes) mean_of_taps<4>(taps, count, map + c, to + c);
           for (; c + lanes <= s.channels; c += lanes) mean_of_taps<1>(taps, count, map + c, to + c);
-          for (; c < s.channels; ++c) to[c] = mean_of_taps(taps, count, map + c);
+          for (; c < s.channels; ++c) to[c] = mean_of_taps<T>(taps, count, map + c);
           to += s.channels;
         }
       }
@@ -158,16 +144,24 @@ template <class T> void align_codes(const RoiSizes& s, const T* x, const float* 
   });
 }
 
+template <class T> void align_codes(const RoiSizes& s, const void* x, const float* rois, void* y) {
+  const std::int64_t count = s.images * s.height * s.width * s.channels;
+  const onednn::Scratch floats(static_cast<std::size_t>(count) * sizeof(float));
+  const auto* const from = static_cast<const T*>(x);
+  float* const to = floats.data();
+  parallel_for(count, 1 << 14, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i]);
+  });
+  align_floats(s, to, rois, static_cast<T*>(y));
+}
+
 }  // namespace
 
 void quantized_roi_align_forward(Cpu, const RoiSizes& s, Dtype dtype, const void* x, const float* rois, void* y) {
-  if (dtype == Dtype::u8) {
-    align_codes(s, static_cast<const std::uint8_t*>(x), rois, static_cast<std::uint8_t*>(y));
-  } else if (dtype == Dtype::s8) {
-    align_codes(s, static_cast<const std::int8_t*>(x), rois, static_cast<std::int8_t*>(y));
-  } else {
-    align_codes(s, static_cast<const Half*>(x), rois, static_cast<Half*>(y));
-  }
+  const auto align = dtype == Dtype::u8   ? align_codes<std::uint8_t>
+                     : dtype == Dtype::s8 ? align_codes<std::int8_t>
+                                          : align_codes<Half>;
+  align(s, x, rois, y);
 }
 
 }  // namespace shrike::kernels
