@@ -204,9 +204,10 @@ void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSize
   using shrike::winograd::tiles_of;
   const Kernels& isa = *packed.how.isa;
   const Job job{packed, isa, how, z, o, tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q)};
-  // Blocks whose transformed input and sums stay in a core's cache, evenly many for each thread, of full tiles in registers.
+  // Blocks, evenly many for each thread, of full tiles in registers. The larger they are, the less often the weights are read,
+  // but the transformed input and the sums are to stay in a core's share of the caches.
   const std::int64_t tiles = job.out.count(), threads = num_threads(), unit = isa.pair_rows, units = (tiles + unit - 1) / unit;
-  const std::int64_t most = std::clamp<std::int64_t>((800 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 48) / unit;
+  const std::int64_t most = std::clamp<std::int64_t>((2000 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 64) / unit;
   const std::int64_t rounds = (units + threads * most - 1) / (threads * most);
   const std::int64_t blocks = std::min(units, rounds * threads), block = (units + blocks - 1) / blocks * unit;
   const std::int64_t v_bytes = points * (block * job.v_row() + 64),
