@@ -60,7 +60,7 @@ const Kernels& kernels(int64_t columns) {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vnni");
-  const bool avxvnni = avx2 && has_avxvnni();
+  static const bool avxvnni = avx2 && has_avxvnni();  // asked once: to a virtual machine this instruction is dear
   if (avx512 && isa == "avxvnni" && !avxvnni) return avx512_short_kernels();
   if (avx512 && isa != "avx2" && isa != "avxvnni") return columns > 16 ? avx512_kernels() : avx512_short_kernels();
   if (avxvnni && isa != "avx2") return avxvnni_kernels();
