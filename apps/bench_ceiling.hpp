@@ -3,7 +3,7 @@
 
 #include "benchmarks/timing.hpp"
 #include "shrike/core/cuda.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "src/cpu/int8_kernels.hpp"
 #include "src/cpu/simd.hpp"
 #if SHRIKE_HAS_CUDA

@@ -7,7 +7,7 @@
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/staging.hpp"
 #include "shrike/data/draw.hpp"
 #include "shrike/io/file.hpp"

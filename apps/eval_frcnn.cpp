@@ -6,7 +6,7 @@
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {

@@ -9,7 +9,7 @@
 #include "apps/sensitivity.hpp"
 #include "apps/trainer.hpp"
 #include "models/bias_correction.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {

@@ -4,7 +4,7 @@
 
 #include "apps/trainer.hpp"
 #include "apps/weights.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {

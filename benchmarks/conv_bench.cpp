@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "benchmarks/timing.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/ops/conv.hpp"

@@ -6,7 +6,7 @@
 #include "apps/device.hpp"
 #include "apps/settings.hpp"
 #include "models/detector.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/json.hpp"
 #include "shrike/nn/optim.hpp"
 

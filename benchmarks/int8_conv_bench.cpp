@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "benchmarks/timing.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/ops/quantized_conv.hpp"

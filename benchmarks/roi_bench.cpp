@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/nms.hpp"
 #include "shrike/ops/roi.hpp"
 

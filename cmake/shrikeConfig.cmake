@@ -1,7 +1,6 @@
 # For find_package(shrike): the target shrike::shrike, and what it links to.
 include(CMakeFindDependencyMacro)
 find_dependency(Threads)
-find_dependency(OpenMP COMPONENTS CXX)
 find_dependency(JPEG)
 find_dependency(pugixml)
 find_library(SHRIKE_ONEDNN_LIBRARY dnnl REQUIRED)

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "catch.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
 
 using namespace shrike;

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "catch.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/tensor.hpp"
 
 // Whether f() gives the same bytes with 1, 2, 3 and 7 threads.

@@ -1,7 +1,6 @@
 # How each library is found. On Debian and Ubuntu:
 #   apt-get install libdnnl-dev libjpeg-dev libstb-dev libpugixml-dev nlohmann-json3-dev libcli11-dev catch2
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(JPEG REQUIRED)
 find_package(pugixml REQUIRED)
 find_package(nlohmann_json REQUIRED)

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike {
 

@@ -6,7 +6,7 @@
 #include "few_channels.hpp"
 #include "onednn.hpp"
 #include "shrike/core/last_kernel.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/elementwise.hpp"
 #include "shrike/ops/linear.hpp"
 #include "winograd.hpp"

@@ -1,4 +1,4 @@
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/detection/boxes.hpp"
 
 namespace shrike::kernels {

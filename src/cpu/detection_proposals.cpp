@@ -2,7 +2,7 @@
 #include <atomic>
 #include <limits>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/detection/proposals.hpp"
 
 namespace shrike::kernels {

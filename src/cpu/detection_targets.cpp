@@ -2,7 +2,7 @@
 #include <atomic>
 #include <vector>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/detection/targets.hpp"
 
 namespace shrike::kernels {

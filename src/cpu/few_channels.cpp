@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "onednn.hpp"
-#include "shrike/core/parallel.hpp"
+#include "scratch.hpp"
+#include "shrike/core/threads.hpp"
 #include "simd.hpp"
 
 namespace shrike::few_channels {
@@ -12,9 +12,7 @@ namespace {
 
 using namespace simd;
 using kernels::Conv2dSizes;
-using onednn::Scratch;
 
-Scratch floats(std::int64_t count) { return Scratch(static_cast<std::size_t>(count) * sizeof(float)); }
 
 // One row of gradients [q, k]: as it is, or with zeros where the output is not positive, in `copy`.
 const float* gradient_row(const Conv2dSizes& z, const float* y, const float* dy, std::int64_t row, float* __restrict copy) {
@@ -119,7 +117,7 @@ bool fits(const Conv2dSizes& z) {
 void forward(const Conv2dSizes& z, const float* x, const float* weight, const float* bias, float* y) {
   const std::int64_t rows = z.n * z.p, taps = z.s * z.c, width = (z.w + 2 * z.padding) * z.c;
   const std::int64_t parts = std::min<std::int64_t>(num_threads(), rows);
-  const Scratch scratch = floats(z.k * (z.r * taps + 1) + parts * z.r * width);
+  const Scratch scratch = scratch_floats(z.k * (z.r * taps + 1) + parts * z.r * width);
   float* packed = scratch.data();  // [k / panel][r * taps][panel]
   float* biases = packed + z.k * z.r * taps;
   float* lines = biases + z.k;
@@ -171,7 +169,7 @@ void backward_weight(const Conv2dSizes& z, const float* x, const float* y, const
   const std::int64_t rows = z.n * z.p, parts = std::min<std::int64_t>(rows, 32);
   const std::int64_t taps = z.s * z.c, width = (z.w + 2 * z.padding) * z.c;
   const std::int64_t sums_size = z.r * taps * z.k, each = sums_size + z.q * z.k + width + z.k;
-  const Scratch scratch = floats(parts * each);
+  const Scratch scratch = scratch_floats(parts * each);
   parallel_for(parts, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t part = first; part < last; ++part) {
       float* sums = scratch.data() + part * each;
@@ -224,7 +222,7 @@ void backward_data(const Conv2dSizes& z, const float* weight, const float* y, co
   const std::int64_t blocks = (z.h + block - 1) / block, width = (z.w + 2 * z.padding) * z.c;
   const std::int64_t parts = std::min<std::int64_t>(num_threads(), z.n * blocks);
   const std::int64_t each = z.q * (z.k + columns) + block * width;
-  const Scratch scratch = floats(z.k * columns + parts * each);
+  const Scratch scratch = scratch_floats(z.k * columns + parts * each);
   float* packed = scratch.data();  // [columns / panel][k][panel]
   for (std::int64_t column = 0; column < columns; ++column) {
     for (std::int64_t k = 0; k < z.k; ++k) {

@@ -8,7 +8,7 @@
 
 #include "onednn.hpp"
 #include "shrike/core/last_kernel.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
 namespace {

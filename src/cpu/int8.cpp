@@ -11,14 +11,12 @@
 #include "int8_packed.hpp"
 #include "int8_winograd.hpp"
 #include "shrike/core/last_kernel.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::int8 {
 namespace {
 
-using onednn::Scratch;
 
-Scratch bytes(std::int64_t count) { return Scratch(static_cast<std::size_t>(count)); }
 
 // One group of a convolution.
 struct Product {
@@ -89,7 +87,7 @@ void copy_piece(const char* from, std::int64_t n, char* to) {
 void Product::pack_short_rows(std::int64_t first, std::int64_t count, char* to) const {
   const std::int64_t pixel = z.c * 4 / packed.codes(), piece = z.s * pixel;
   const std::int64_t line_bytes = ((std::min(count, z.q) - 1) * z.stride + z.s) * pixel + slack;
-  const Scratch scratch = bytes(z.r * line_bytes);
+  const Scratch scratch = scratch_bytes(z.r * line_bytes);
   auto* const lines = reinterpret_cast<char*>(scratch.data());
   for (std::int64_t row = first, run = 0; row < first + count; row += run) {
     const std::int64_t q = row % z.q, p = row / z.q % z.p, image = row / z.q / z.p;
@@ -192,14 +190,14 @@ struct Target {
 // Few weights: every thread gathers blocks of rows that stay in its cache beside a panel of weights.
 void by_rows(const Product& m, const Target& target) {
   const std::int64_t width = m.how.isa->panel, panels = m.how.panels();
-  const Scratch starts = bytes(panels * width * 4);
+  const Scratch starts = scratch_bytes(panels * width * 4);
   auto* const start = reinterpret_cast<std::int32_t*>(starts.data());
   for (std::int64_t panel = 0; panel < panels; ++panel) m.start_sums(panel, start + panel * width);
   const std::int64_t most = std::clamp<std::int64_t>((384 << 10) / m.row_bytes(), 12, 192);
   const std::int64_t threads = num_threads(), rounds = (m.rows() + threads * most - 1) / (threads * most);
   const std::int64_t blocks = std::min(m.rows(), rounds * threads), block = (m.rows() + blocks - 1) / blocks;
   const std::int64_t left_bytes = (block * m.row_bytes() + slack + 63) / 64 * 64, each = left_bytes + block * (width + 1) * 4;
-  const Scratch scratch = bytes(threads * each);
+  const Scratch scratch = scratch_bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t part = begin; part < end; ++part) {
       char* const left = reinterpret_cast<char*>(scratch.data()) + part * each;
@@ -222,14 +220,14 @@ void by_rows(const Product& m, const Target& target) {
 void by_panels(const Product& m, const Target& target) {
   const std::int64_t rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
   const std::int64_t part_steps = (256 << 10) / (width * 4);
-  const Scratch rows_scratch = bytes(rows * (m.row_bytes() + 4));
+  const Scratch rows_scratch = scratch_bytes(rows * (m.row_bytes() + 4));
   auto* const left = reinterpret_cast<char*>(rows_scratch.data());
   auto* const offsets = reinterpret_cast<std::int32_t*>(left + rows * m.row_bytes());
   parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
     m.pack_rows(begin, end - begin, left + begin * m.row_bytes(), offsets + begin);
   });
   const std::int64_t threads = num_threads(), each = (rows + 1) * width * 4;
-  const Scratch scratch = bytes(threads * each);
+  const Scratch scratch = scratch_bytes(threads * each);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t part = begin; part < end; ++part) {
       auto* const start = reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(scratch.data()) + part * each);

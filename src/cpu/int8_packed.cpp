@@ -8,12 +8,11 @@
 
 #include "int8_safe.hpp"
 #include "int8_winograd.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::int8 {
 namespace {
 
-using onednn::Scratch;
 
 // One panel in bytes, [step, column, 4], or words, [step, column, 2]; `weight` is the group's.
 template <class T> Panel pack_panel(const Packed& packed, const std::int8_t* weight, std::int64_t panel) {

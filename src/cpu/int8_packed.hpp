@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "int8_kernels.hpp"
-#include "onednn.hpp"
+#include "scratch.hpp"
 #include "shrike/ops/quantized_conv.hpp"
 
 namespace shrike::int8 {
@@ -30,7 +30,7 @@ enum class Form { bytes, safe_bytes, words, winograd };
 
 // Some columns of b, as a product reads them: [step, column, 4 bytes]; zeros past the last column and the depth.
 struct Panel {
-  onednn::Scratch weights;
+  Scratch weights;
   std::vector<std::int32_t> order;  // of safe bytes, by step: see multiply_safe_bytes
   std::int64_t steps;
 };
@@ -40,8 +40,8 @@ struct Packed {
   std::uint64_t fingerprint;
   Form form;
   std::vector<Panel> panels;  // [group, panel]; not of Form::winograd
-  onednn::Scratch winograd;   // [panel, point, step, column, 2 words]
-  onednn::Scratch starts;     // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
+  Scratch winograd;   // [panel, point, step, column, 2 words]
+  Scratch starts;     // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
 
   std::int64_t codes() const { return form == Form::words ? 2 : 4; }  // of a row in a step of 32 bits
   std::int64_t steps() const {                                        // of a row; even where two go together

@@ -63,7 +63,7 @@ class Order {
   Panel finish() {
     for (const Entry& entry : waiting_) put(entry), put({});
     const std::int64_t count = steps();
-    Panel result{onednn::Scratch(weights_.size()), std::move(order_), count};
+    Panel result{Scratch(weights_.size()), std::move(order_), count};
     std::memcpy(result.weights.data(), weights_.data(), weights_.size());
     return result;
   }

@@ -6,18 +6,16 @@
 #include <cstring>
 
 #include "int8_winograd_lines.hpp"
-#include "onednn.hpp"
-#include "shrike/core/parallel.hpp"
+#include "scratch.hpp"
+#include "shrike/core/threads.hpp"
 #include "winograd_tiles.hpp"
 
 namespace shrike::int8::winograd {
 namespace {
 
-using onednn::Scratch;
 using shrike::winograd::Tiles;
 
 constexpr int points = 36;
-Scratch bytes(std::int64_t count) { return Scratch(static_cast<std::size_t>(count)); }
 
 std::int64_t panel_bytes(const Packing& how) { return how.channels / 2 * how.isa->panel * 4; }
 
@@ -188,7 +186,7 @@ bool exact(const Packing& how, const std::int8_t* weight) {
 
 Packed pack(const Packing& how, const std::int8_t* weight) {
   const std::int64_t size = points * panel_bytes(how), starts = points * how.isa->panel;
-  Packed result{how, 0, Form::winograd, {}, bytes(how.panels() * size), bytes(how.panels() * starts * 4)};
+  Packed result{how, 0, Form::winograd, {}, scratch_bytes(how.panels() * size), scratch_bytes(how.panels() * starts * 4)};
   auto* const u = reinterpret_cast<char*>(result.winograd.data());
   auto* const start = reinterpret_cast<std::int32_t*>(result.starts.data());
   parallel_for(how.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -212,7 +210,7 @@ void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSize
   const std::int64_t blocks = std::min(units, rounds * threads), block = (units + blocks - 1) / blocks * unit;
   const std::int64_t v_bytes = points * (block * job.v_row() + 64),
                      m_bytes = (points * (block * isa.panel + 16) + 16 * block) * 4;
-  const Scratch scratch = bytes(threads * (v_bytes + m_bytes) + z.c);
+  const Scratch scratch = scratch_bytes(threads * (v_bytes + m_bytes) + z.c);
   auto* const base = reinterpret_cast<char*>(scratch.data());
   auto* const zeros = reinterpret_cast<std::uint8_t*>(base + threads * (v_bytes + m_bytes));
   std::fill_n(zeros, z.c, std::uint8_t{0});

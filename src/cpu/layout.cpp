@@ -1,6 +1,6 @@
 #include "shrike/ops/layout.hpp"
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
 namespace {

@@ -6,7 +6,7 @@
 #include "columns.hpp"
 #include "onednn.hpp"
 #include "shrike/core/last_kernel.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/elementwise.hpp"
 
 namespace shrike::kernels {
@@ -43,9 +43,9 @@ void linear_backward(Cpu, const LinearSizes& sizes, const float* x, const float*
     if (dbias != nullptr) std::fill_n(dbias, out, 0.0f);
     return;
   }
-  onednn::Scratch masked;
+  Scratch masked;
   if (relu) {
-    masked = onednn::Scratch(static_cast<std::size_t>(rows * out) * sizeof(float));
+    masked = Scratch(static_cast<std::size_t>(rows * out) * sizeof(float));
     relu_backward(Cpu{}, rows * out, y, dy, masked.data());
     dy = masked.data();
   }

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
 namespace {

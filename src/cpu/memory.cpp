@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "shrike/core/allocator.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/core/tensor.hpp"
 
 namespace shrike {

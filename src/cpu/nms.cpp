@@ -2,7 +2,7 @@
 
 #include <bit>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 // Every device rounds each operation of the IoU by itself.
 #if defined(__clang__)

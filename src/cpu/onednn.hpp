@@ -9,33 +9,9 @@
 #include <memory>
 #include <string>
 
-#include "shrike/core/allocator.hpp"
+#include "scratch.hpp"
 
 namespace shrike::onednn {
-
-// f32 working memory from Shrike's allocator, so that it is counted and reused.
-class Scratch {
- public:
-  Scratch() = default;
-  explicit Scratch(std::size_t bytes) : bytes_(bytes), data_(bytes > 0 ? allocator(Cpu{}).allocate(bytes) : nullptr) {}
-  ~Scratch() { reset(); }
-  Scratch(Scratch&& other) noexcept : bytes_(other.bytes_), data_(std::exchange(other.data_, nullptr)) {}
-  Scratch& operator=(Scratch&& other) noexcept {
-    std::swap(bytes_, other.bytes_);
-    std::swap(data_, other.data_);
-    return *this;
-  }
-
-  void reset() noexcept {
-    if (data_ != nullptr) allocator(Cpu{}).deallocate(data_);
-    data_ = nullptr;
-  }
-  float* data() const { return static_cast<float*>(data_); }
-
- private:
-  std::size_t bytes_ = 0;
-  void* data_ = nullptr;
-};
 
 enum class Pass : std::int64_t { forward, backward_data, backward_weight };
 

@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "greatest_codes.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
 namespace {

@@ -5,7 +5,7 @@
 #include <limits>
 #include <mutex>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
 namespace {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
-#include "onednn.hpp"
-#include "shrike/core/parallel.hpp"
+#include "scratch.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/roi.hpp"
 #include "simd.hpp"
 
@@ -146,7 +146,7 @@ template <class T> void align_floats(const RoiSizes& s, const float* x, const fl
 
 template <class T> void align_codes(const RoiSizes& s, const void* x, const float* rois, void* y) {
   const std::int64_t count = s.images * s.height * s.width * s.channels;
-  const onednn::Scratch floats(static_cast<std::size_t>(count) * sizeof(float));
+  const Scratch floats(static_cast<std::size_t>(count) * sizeof(float));
   const auto* const from = static_cast<const T*>(x);
   float* const to = floats.data();
   parallel_for(count, 1 << 14, [=](std::int64_t begin, std::int64_t end) {

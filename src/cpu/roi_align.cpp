@@ -2,7 +2,7 @@
 // that fall on the same row or column are added up first, so a pixel is read once for each row of bins.
 #include <cmath>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/roi.hpp"
 
 namespace shrike::kernels {

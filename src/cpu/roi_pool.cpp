@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "greatest_codes.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/ops/roi.hpp"
 
 namespace shrike::kernels {

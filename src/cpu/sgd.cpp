@@ -2,7 +2,7 @@
 #include <limits>
 #include <vector>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/nn/optim.hpp"
 
 namespace shrike::kernels {

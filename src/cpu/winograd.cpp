@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "winograd_tiles.hpp"
 
 namespace shrike::winograd {
@@ -119,7 +119,7 @@ void convolve(const Maps& z) {
   const std::int64_t block = (tiles + blocks - 1) / blocks;
   const std::int64_t v_size = points * (block * (c + gap) + gap), m_size = points * (block * (k + gap) + gap);
   const std::int64_t each = v_size + m_size + k;
-  const Scratch scratch = floats(threads * each + c);
+  const Scratch scratch = scratch_floats(threads * each + c);
   float* zeros = scratch.data() + threads * each;
   std::fill_n(zeros, c, 0.0f);
   parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -152,14 +152,14 @@ bool fits(const kernels::Conv2dSizes& z) {
 }
 
 void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight, const float* bias, float* y) {
-  const Scratch u = floats(points * weight_stride(z.c, z.k));
+  const Scratch u = scratch_floats(points * weight_stride(z.c, z.k));
   transform_weights(z.k, z.c, true, weight, u.data());
   convolve({tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q), z.padding, x, nullptr, u.data(),
             bias, z.relu, y});
 }
 
 void backward_data(const kernels::Conv2dSizes& z, const float* weight, const float* y, const float* dy, float* dx) {
-  const Scratch u = floats(points * weight_stride(z.c, z.k));
+  const Scratch u = scratch_floats(points * weight_stride(z.c, z.k));
   transform_weights(z.k, z.c, false, weight, u.data());
   convolve({tiles_of(z.n, z.p, z.q, z.k, z.h, z.w), tiles_of(z.n, z.h, z.w, z.c, z.h, z.w), 2 - z.padding, dy, y, u.data(),
             nullptr, false, dx});

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "winograd.hpp"
 #include "winograd_tiles.hpp"
 
@@ -140,7 +140,7 @@ void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float*
   g.w_stride = z.c * z.k + gap;
   g.parallel = !own;
   const std::int64_t zeros = std::max(z.c, z.k), each = points * (g.v_stride + g.m_stride + g.w_stride);
-  const Scratch scratch = floats(parts * each + zeros);
+  const Scratch scratch = scratch_floats(parts * each + zeros);
   g.zeros = scratch.data() + parts * each;
   std::fill_n(scratch.data() + parts * each, zeros, 0.0f);
   const auto operands = [&](std::int64_t part) {

@@ -3,16 +3,14 @@
 
 #include <cstddef>
 
-#include "onednn.hpp"
+#include "scratch.hpp"
 #include "winograd_kernels.hpp"
 
 namespace shrike::winograd {
 
-using onednn::Scratch;
 
 constexpr std::int64_t gap = 16;  // floats between matrices, so that they do not share a cache's sets
 
-inline Scratch floats(std::int64_t count) { return Scratch(static_cast<std::size_t>(count) * sizeof(float)); }
 
 // The 4x4 tiles of a map, and their pixels.
 struct Tiles {

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "shrike/core/check.hpp"
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike {

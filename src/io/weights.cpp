@@ -5,7 +5,7 @@
 #include <set>
 #include <string_view>
 
-#include "shrike/core/parallel.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/json.hpp"
 
 namespace shrike {

@@ -1,0 +1,13 @@
+// How many processors this process may use.
+#pragma once
+
+#include <string>
+
+namespace shrike {
+
+// Processors of the affinity mask, limited by the quotas of the control groups of this process (versions 1 and 2), rounded up;
+// at least 1. A file that is missing or odd sets no limit. `root` is where /proc and the mounted groups are looked for: other
+// than "" in tests.
+int cpu_limit(const std::string& root = "");
+
+}  // namespace shrike
