@@ -6,7 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "onednn.hpp"
+#include "gemm/gemm.hpp"
+#include "isa.hpp"
 #include "shrike/core/last_kernel.hpp"
 #include "shrike/core/threads.hpp"
 
@@ -64,8 +65,8 @@ void half_conv2d_forward(Cpu, const Conv2dSizes& z, const HalfOperands& operands
           gather(z, x.data(), first + i, group * channels, channels, gathered.data() + i * depth);
         }
       });
-      onednn::multiply(false, true, count, filters, depth, gathered.data(), weight.data() + group * filters * depth,
-                       sums.data());
+      cpu::multiply(cpu::float_kernels(), {count, filters, depth}, cpu::MatrixLeft(gathered.data(), depth),
+                    cpu::MatrixRight(weight.data() + group * filters * depth, depth, true), nullptr, {}, {sums.data(), filters});
       parallel_for(count, std::max<std::int64_t>(1, grain / filters), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           for (std::int64_t k = 0; k < filters; ++k) {

@@ -1,11 +1,7 @@
 // Plain C++ for any machine, and the choice between the instruction sets.
-#include <cstdlib>
-#include <string_view>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 #include "int8_tiles.hpp"
+#include "isa.hpp"
 
 namespace shrike::int8 {
 namespace {
@@ -35,13 +31,6 @@ struct Bytes {
     for (int v = 0; v < vectors; ++v) sums[v] = spin(sums[v], left, columns.of[v]);
   }
 };
-#if defined(__x86_64__)
-// Not every compiler's __builtin_cpu_supports knows it: bit 4 of EAX of leaf 7, subleaf 1 (Intel's manual, volume 2, CPUID).
-bool has_avxvnni() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
-}
-#endif
 
 }  // namespace
 
@@ -53,18 +42,13 @@ const Kernels& plain_kernels() {
 
 const Kernels& kernels(int64_t columns) {
 #if defined(__x86_64__)
-  const char* const wish = std::getenv("SHRIKE_CPU_ISA");
-  const std::string_view isa = wish != nullptr ? wish : "";
-  if (isa == "plain") return plain_kernels();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vnni");
-  static const bool avxvnni = avx2 && has_avxvnni();  // asked once: to a virtual machine this instruction is dear
-  if (avx512 && isa == "avxvnni" && !avxvnni) return avx512_short_kernels();
-  if (avx512 && isa != "avx2" && isa != "avxvnni") return columns > 16 ? avx512_kernels() : avx512_short_kernels();
-  if (avxvnni && isa != "avx2") return avxvnni_kernels();
-  if (avx2) return avx2_kernels();
+  using cpu::Isa;
+  const Isa isa = cpu::isa();
+  const bool vnni = cpu::has_avx512_vnni();
+  if (isa == Isa::avx512 && vnni) return columns > 16 ? avx512_kernels() : avx512_short_kernels();
+  if (isa >= Isa::avxvnni && cpu::has_avx_vnni()) return avxvnni_kernels();
+  if (isa == Isa::avxvnni && vnni) return avx512_short_kernels();
+  if (isa >= Isa::avx2) return avx2_kernels();
 #endif
   return plain_kernels();
 }

@@ -8,7 +8,7 @@
 #include "int8_winograd_lines.hpp"
 #include "scratch.hpp"
 #include "shrike/core/threads.hpp"
-#include "winograd_tiles.hpp"
+#include "conv/winograd_tiles.hpp"
 
 namespace shrike::int8::winograd {
 namespace {

@@ -17,9 +17,10 @@ struct Conv2dSizes {
   bool relu;
 };
 
-// y = conv(x, weight) + bias + residual, clamped below at 0 with sizes.relu. bias [k] and residual, shaped like y, may be null.
+// y = conv(x, weight) + bias + residual, clamped below at 0 with sizes.relu. bias [k] and residual, shaped like y, may be null;
+// so may beside_weight, where the backend can keep packed weights from call to call.
 SHRIKE_KERNEL(conv2d_forward, const Conv2dSizes& sizes, const float* x, const float* weight, const float* bias,
-              const float* residual, float* y);
+              const float* residual, Companion* beside_weight, float* y);
 // The gradients of x, weight and bias, each only if its pointer is not null; overwritten, not added to. With sizes.relu, dy
 // counts only where y > 0; y is not read otherwise, nor x without dweight, nor weight without dx.
 SHRIKE_KERNEL(conv2d_backward, const Conv2dSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,
@@ -96,7 +97,8 @@ inline Tensors Conv2d::forward(const Tensors& in) const {
                ": expected the output's, ", y.shape());
   dispatch(y.device(), [&](auto d) {
     kernels::conv2d_forward(d, sizes, in[0].data<float>(), in[1].data<float>(), biased ? in[2].data<float>() : nullptr,
-                            residual.defined() ? residual.data<float>() : nullptr, y.data<float>());
+                            residual.defined() ? residual.data<float>() : nullptr,
+                            grad_enabled() ? nullptr : &in[1].companion(), y.data<float>());
   });
   return {y};
 }

@@ -6,13 +6,13 @@
 // and, since every step is linear, the gradient of g is G^T [(A dy A^T) * (B^T d B)] G.
 #pragma once
 
-#include "simd.hpp"
+#include "../simd.hpp"
 
-namespace shrike::winograd {
+namespace shrike::cpu {
+inline namespace SHRIKE_SIMD {
 
 using namespace simd;
 
-constexpr int points = 36;
 constexpr float root_half = 0.70710678f;
 constexpr float root_two = 1.41421356f;
 
@@ -73,4 +73,5 @@ template <int S, int T> inline void weight_gradient_line(const Vector* in, Vecto
 // One element of a sum: the weights with which the lines of A add up to (1, 1, 1, 1).
 constexpr float line_sum[6] = {0.0f, (1 + root_two) / 3, (1 - root_two) / 3, (1 + root_half) / 6, (1 - root_half) / 6, 0.0f};
 
-}  // namespace shrike::winograd
+}  // namespace SHRIKE_SIMD
+}  // namespace shrike::cpu

@@ -1,0 +1,54 @@
+// The innermost loops of float products and convolutions, once for every instruction set; see isa.hpp for the choice. This
+// header and the files that implement it are compiled with instructions that the machine may not have, so they include nothing
+// whose inline functions others could pick up.
+#pragma once
+
+#include <stdint.h>
+
+namespace shrike::cpu {
+
+// c [rows, columns] = start + a * b + residual, clamped below at 0 with relu; the sums run over `segments` times `depth` terms,
+// in this order:
+//   c[r][n] = start[n] + sum over s < segments, i < depth of a[r * a_row + s * a_segment + i * a_step] * b[s * depth + i][n]
+// A row of b is at least as wide as the columns, rounded up to a vector.
+struct Product {
+  int64_t segments = 1, depth;
+  const float* a;
+  int64_t a_row, a_step = 1, a_segment = 0;
+  const float* b;
+  int64_t b_step;  // from a row of b to the next
+  float* c;
+  int64_t c_row;
+  const float* start = nullptr;     // [columns, rounded up to a vector]; null: c
+  const float* residual = nullptr;  // with c's rows; null: none
+  bool relu = false;
+};
+
+struct WinogradKernels;  // conv/winograd_kernels.hpp
+
+struct FloatKernels {
+  const char* name;
+  int lanes;  // of a vector
+  int rows;   // of c in a tile in registers
+  int panel;  // its columns: two vectors
+
+  // a_step is 1. Any number of rows, at most `panel` columns.
+  void (*multiply_rows)(int64_t rows, int columns, const Product& of);
+  // a_row is 1, and there are at most `rows` rows: a [depth, rows] is packed by pack_columns.
+  void (*multiply_columns)(int64_t rows, int columns, const Product& of);
+
+  // to [depth, panel] = the transpose of from [columns, depth], whose rows are `stride` apart; zeros past the columns.
+  void (*pack_transposed)(int columns, int64_t depth, const float* from, int64_t stride, float* to);
+  // to [depth, width] = from [depth, columns], zeros past the columns; width is `panel` or `rows`.
+  void (*pack_rows)(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to);
+
+  const WinogradKernels* winograd;
+};
+
+const FloatKernels& plain_float_kernels();
+#if defined(__x86_64__)
+const FloatKernels& avx2_float_kernels();
+const FloatKernels& avx512_float_kernels();
+#endif
+
+}  // namespace shrike::cpu

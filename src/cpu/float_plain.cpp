@@ -1,0 +1,13 @@
+// Float kernels for any processor.
+
+#include "conv/winograd_transforms.hpp"
+
+namespace shrike::cpu {
+
+const FloatKernels& plain_float_kernels() {
+  static constexpr FloatKernels table = float_kernels("plain");
+  return table;
+}
+
+}  // namespace shrike::cpu
+

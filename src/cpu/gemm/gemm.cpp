@@ -1,0 +1,179 @@
+// Products of rows with packed panels.
+#include "gemm.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "shrike/core/threads.hpp"
+
+namespace shrike::cpu {
+namespace {
+
+constexpr std::int64_t depth_block = 512;  // terms of sums at a time: a panel of the right operand is then 64 KiB with AVX-512
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Columns [begin, end) of all panels that one chunk computes, and its rows; b [panel] of the first panel's rows from k0 on.
+struct Block {
+  std::int64_t first, count;        // rows
+  std::int64_t column, columns;     // of c
+  const float* b;
+  std::int64_t b_panel;             // floats from a panel to the next
+  std::int64_t k0, k1;
+  Located a;
+};
+
+class Multiplication {
+ public:
+  Multiplication(const FloatKernels& isa, const ProductSizes& sizes, const LeftOperand& left, const RightOperand& right,
+                 const Epilogue& epilogue, const Target& target)
+      : isa_(isa), sizes_(sizes), left_(left), right_(right), epilogue_(epilogue), target_(target),
+        start_(scratch_floats(panels() * isa.panel)) {
+    std::fill_n(start_.data(), panels() * isa.panel, 0.0f);
+    if (epilogue.bias != nullptr) std::copy_n(epilogue.bias, sizes.columns, start_.data());
+  }
+
+  void by_rows(const float* packed) const;
+  void by_columns() const;
+
+ private:
+  std::int64_t panels() const { return divide_up(sizes_.columns, isa_.panel); }
+  void multiply(const Block& block, float* beside) const;
+  void scatter(const Block& block, const float* from) const;
+
+  const FloatKernels& isa_;
+  const ProductSizes& sizes_;
+  const LeftOperand& left_;
+  const RightOperand& right_;
+  const Epilogue& epilogue_;
+  const Target& target_;
+  Scratch start_;
+};
+
+// beside: [rows, columns] where the target's rows are no matrix.
+void Multiplication::multiply(const Block& block, float* beside) const {
+  const bool last = block.k1 == sizes_.depth;
+  const std::int64_t c_row = beside != nullptr ? block.columns : target_.stride;
+  float* const c = beside != nullptr ? beside : target_.c + block.first * target_.stride + block.column;
+  for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
+    Product p{.depth = block.k1 - block.k0,
+              .a = block.a.data,
+              .a_row = block.a.stride,
+              .b = block.b + n / isa_.panel * block.b_panel,
+              .b_step = isa_.panel,
+              .c = c + n,
+              .c_row = c_row};
+    if (block.k0 == 0) p.start = start_.data() + block.column + n;
+    if (last) {
+      p.relu = epilogue_.relu;
+      if (epilogue_.residual != nullptr) p.residual = epilogue_.residual + block.first * target_.stride + block.column + n;
+    }
+    isa_.multiply_rows(block.count, static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n)), p);
+  }
+}
+
+void Multiplication::scatter(const Block& block, const float* from) const {
+  for (std::int64_t row = 0; row < block.count; ++row) {
+    std::copy_n(from + row * block.columns, block.columns, target_.row(block.first + row) + block.column);
+  }
+}
+
+// Many rows: all of the right operand is packed; a chunk is a block of rows, gathered a part of the depth at a time, by some
+// panels.
+void Multiplication::by_rows(const float* packed) const {
+  const auto [rows, columns, depth] = sizes_;
+  const std::int64_t most_rows = depth > 2048 ? 4 * isa_.rows : 8 * isa_.rows;
+  const std::int64_t row_blocks = divide_up(rows, most_rows);
+  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * most_rows * depth) / isa_.panel, 4, 32);  // panels
+  const std::int64_t column_blocks = divide_up(panels(), wide);
+  const std::int64_t chunks = row_blocks * column_blocks;
+  const int slots = thread_slots(chunks);
+  const std::int64_t block_rows = divide_up(rows, row_blocks);
+  const bool scattered = target_.line != 0;
+  const std::int64_t a_size = left_.in_place() ? 0 : block_rows * copy_stride(std::min(depth, depth_block));
+  const std::int64_t c_size = scattered ? block_rows * std::min(divide_up(panels(), column_blocks) * isa_.panel, columns) : 0;
+  const Scratch scratch = scratch_floats(slots * (a_size + c_size));
+  parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
+    float* const a = scratch.data() + slot * (a_size + c_size);
+    float* const c = scattered ? a + a_size : nullptr;
+    const std::int64_t i = chunk / column_blocks, j = chunk % column_blocks;
+    Block block{};
+    block.first = rows * i / row_blocks;
+    block.count = rows * (i + 1) / row_blocks - block.first;
+    const std::int64_t panel = panels() * j / column_blocks;
+    block.column = panel * isa_.panel;
+    block.columns = std::min(panels() * (j + 1) / column_blocks * isa_.panel, columns) - block.column;
+    block.b_panel = depth * isa_.panel;
+    for (std::int64_t k = 0; k < depth; k += depth_block) {
+      block.k0 = k;
+      block.k1 = std::min(k + depth_block, depth);
+      block.a = left_.rows(block.first, block.count, block.k0, block.k1, a);
+      block.b = packed + panel * block.b_panel + k * isa_.panel;
+      multiply(block, c);
+    }
+    if (scattered) scatter(block, c);
+  });
+}
+
+// Few rows, or a right operand too large for a copy: a chunk is some columns, whose panels are packed when they are needed, by all
+// rows.
+void Multiplication::by_columns() const {
+  const auto [rows, columns, depth] = sizes_;
+  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * rows * depth) / isa_.panel, 4, 16);  // panels
+  const std::int64_t chunks = divide_up(panels(), wide);
+  const int slots = thread_slots(chunks);
+  const bool scattered = target_.line != 0;
+  const std::int64_t step = std::min(depth, depth_block), most_columns = divide_up(panels(), chunks) * isa_.panel;
+  const std::int64_t a_size = left_.in_place() ? 0 : rows * copy_stride(step);
+  const std::int64_t b_size = step * most_columns, c_size = scattered ? rows * std::min(most_columns, columns) : 0;
+  const std::int64_t each = a_size + b_size + c_size;
+  const Scratch scratch = scratch_floats(slots * each);
+  parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
+    float* const b = scratch.data() + slot * each;
+    float* const a = b + b_size;
+    float* const c = scattered ? a + a_size : nullptr;
+    Block block{};
+    block.count = rows;
+    block.column = panels() * chunk / chunks * isa_.panel;
+    block.columns = std::min(panels() * (chunk + 1) / chunks * isa_.panel, columns) - block.column;
+    block.b = b;
+    for (std::int64_t k = 0; k < depth; k += depth_block) {
+      block.k0 = k;
+      block.k1 = std::min(k + depth_block, depth);
+      block.b_panel = (block.k1 - k) * isa_.panel;
+      for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
+        const auto used = static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n));
+        right_.pack(isa_, block.column + n, used, block.k0, block.k1, b + n / isa_.panel * block.b_panel);
+      }
+      block.a = left_.rows(0, rows, block.k0, block.k1, a);
+      multiply(block, c);
+    }
+    if (scattered) scatter(block, c);
+  });
+}
+
+}  // namespace
+
+PackedRight::PackedRight(const FloatKernels& isa, std::int64_t columns, std::int64_t depth, const RightOperand& right)
+    : data_(scratch_floats(divide_up(columns, isa.panel) * depth * isa.panel)) {
+  const std::int64_t panels = divide_up(columns, isa.panel), blocks = divide_up(depth, depth_block);
+  parallel_for(panels * blocks, 2, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t job = begin; job < end; ++job) {
+      const std::int64_t panel = job / blocks, k0 = job % blocks * depth_block, k1 = std::min(k0 + depth_block, depth);
+      const auto used = static_cast<int>(std::min<std::int64_t>(isa.panel, columns - panel * isa.panel));
+      right.pack(isa, panel * isa.panel, used, k0, k1, data_.data() + (panel * depth + k0) * isa.panel);
+    }
+  });
+}
+
+void multiply(const FloatKernels& isa, const ProductSizes& sizes, const LeftOperand& left, const RightOperand& right,
+              const PackedRight* packed, const Epilogue& epilogue, const Target& target) {
+  const Multiplication product(isa, sizes, left, right, epilogue, target);
+  if (packed != nullptr) return product.by_rows(packed->data());
+  constexpr std::int64_t most_packed = std::int64_t{16} << 20, few_rows = 192;
+  if (sizes.rows <= few_rows || sizes.columns * sizes.depth * 4 > most_packed) return product.by_columns();
+  const PackedRight made(isa, sizes.columns, sizes.depth, right);
+  product.by_rows(made.data());
+}
+
+}  // namespace shrike::cpu

@@ -1,0 +1,187 @@
+// Matrix products whose sums stay in registers, for the instruction set that this is compiled for.
+//
+// A tile of c is rows x 2 vectors: with AVX-512 14 x 32, 28 of 32 registers. Each step loads a row of b (2 vectors) and multiplies
+// it by one number of every row of a, broadcast from memory: 14 x 2 FMAs for 16 loads, so the FMAs are the bound as long as a
+// and b come from the first two levels of the cache.
+#pragma once
+
+#include "../float_kernels.hpp"
+#include "../simd.hpp"
+
+namespace shrike::cpu {
+inline namespace SHRIKE_SIMD {
+
+using namespace simd;
+
+#if defined(__AVX512F__)
+constexpr int tile_rows = 14;
+#else
+constexpr int tile_rows = 6;  // 12 of 16 registers
+#endif
+constexpr int panel = 2 * lanes;
+
+enum class Step { along_rows, along_columns };  // which of a_step and a_row is 1
+
+template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
+  Vector sums[R][N];
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) sums[r][n] = load(p.start != nullptr ? p.start + n * lanes : p.c + r * p.c_row + n * lanes);
+  }
+  const float* b = p.b;
+  for (int64_t s = 0; s < p.segments; ++s) {
+    const float* a = p.a + s * p.a_segment;
+    const int64_t row_stride = step == Step::along_rows ? p.a_row : 1, next = step == Step::along_rows ? 1 : p.a_step;
+    for (int64_t i = 0; i < p.depth; ++i, a += next, b += p.b_step) {
+      Vector row[N];
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) row[n] = load(b + n * lanes);
+#pragma GCC unroll 14
+      for (int r = 0; r < R; ++r) {
+        const Vector left = splat(a[r * row_stride]);
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) sums[r][n] = multiply_add(left, row[n], sums[r][n]);
+      }
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) {
+      Vector value = sums[r][n];
+      if (p.residual != nullptr) value += load(p.residual + r * p.c_row + n * lanes);
+      if (p.relu) value = value < 0.0f ? Vector{} : value;  // NaN stays
+      store(p.c + r * p.c_row + n * lanes, value);
+    }
+  }
+}
+
+template <Step step, int N, int R = tile_rows> inline void multiply_any(int64_t rows, const Product& p) {
+  if constexpr (R > 0) {
+    if (rows == R) {
+      multiply_tile<step, R, N>(p);
+    } else {
+      multiply_any<step, N, R - 1>(rows, p);
+    }
+  }
+}
+
+// Where the columns are no whole vectors, the tile is computed beside c.
+template <Step step, int N> inline void multiply_partial(int64_t rows, int columns, const Product& p) {
+  constexpr int width = N * lanes;
+  alignas(64) float tile[tile_rows * width] = {}, residual[tile_rows * width] = {};
+  for (int64_t r = 0; r < rows; ++r) {
+    const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
+    if (p.start == nullptr) memcpy(tile + r * width, p.c + r * p.c_row, bytes);
+    if (p.residual != nullptr) memcpy(residual + r * width, p.residual + r * p.c_row, bytes);
+  }
+  Product beside = p;
+  beside.c = tile;
+  beside.c_row = width;
+  if (p.residual != nullptr) beside.residual = residual;
+  multiply_any<step, N>(rows, beside);
+  for (int64_t r = 0; r < rows; ++r) memcpy(p.c + r * p.c_row, tile + r * width, static_cast<size_t>(columns) * sizeof(float));
+}
+
+template <Step step> inline void multiply_columns_of(int64_t rows, int columns, const Product& p) {
+  if (columns == 2 * lanes) return multiply_any<step, 2>(rows, p);
+  if (columns == lanes) return multiply_any<step, 1>(rows, p);
+  columns > lanes ? multiply_partial<step, 2>(rows, columns, p) : multiply_partial<step, 1>(rows, columns, p);
+}
+
+// Rows are spread evenly over the tiles: 15 are 8 and 7 rather than 14 and 1.
+inline void multiply_rows(int64_t rows, int columns, const Product& of) {
+  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+    Product part = of;
+    part.a += begin * of.a_row;
+    part.c += begin * of.c_row;
+    if (of.residual != nullptr) part.residual += begin * of.c_row;
+    multiply_columns_of<Step::along_rows>(end - begin, columns, part);
+  }
+}
+
+inline void multiply_columns(int64_t rows, int columns, const Product& of) {
+  multiply_columns_of<Step::along_columns>(rows, columns, of);
+}
+
+
+// One of the log2(lanes) steps of a transposition: the lanes of a whose number has bit D change places with those of b whose number
+// has not.
+template <int D, class Lanes> struct Exchange;
+template <int... I> struct Numbers {};
+template <int N, int... I> struct MakeNumbers : MakeNumbers<N - 1, N - 1, I...> {};
+template <int... I> struct MakeNumbers<0, I...> {
+  using type = Numbers<I...>;
+};
+template <int D, int... I> struct Exchange<D, Numbers<I...>> {
+  static void apply(Vector& a, Vector& b) {
+    const Vector low = __builtin_shufflevector(a, b, ((I & D) != 0 ? lanes + I - D : I)...);
+    b = __builtin_shufflevector(a, b, ((I & D) != 0 ? lanes + I : I + D)...);
+    a = low;
+  }
+};
+
+template <int D = 1> inline void transpose(Vector* rows) {
+  if constexpr (D < lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      if ((i & D) == 0) Exchange<D, typename MakeNumbers<lanes>::type>::apply(rows[i], rows[i + D]);
+    }
+    transpose<2 * D>(rows);
+  }
+}
+
+inline void pack_transposed(int columns, int64_t depth, const float* from, int64_t stride, float* to) {
+  for (int first = 0; first < panel; first += lanes) {
+    const int used = columns - first < 0 ? 0 : columns - first < lanes ? columns - first : lanes;
+    int64_t i = 0;
+    for (; i + lanes <= depth; i += lanes) {
+      Vector block[lanes];
+      if (used == lanes) {
+#pragma GCC unroll 16
+        for (int column = 0; column < lanes; ++column) block[column] = load(from + (first + column) * stride + i);
+        transpose(block);
+      } else {
+        for (int column = 0; column < lanes; ++column) {
+          block[column] = column < used ? load(from + (first + column) * stride + i) : Vector{};
+        }
+        transpose(block);
+      }
+#pragma GCC unroll 16
+      for (int k = 0; k < lanes; ++k) store(to + (i + k) * panel + first, block[k]);
+    }
+    for (; i < depth; ++i) {
+      for (int column = 0; column < lanes; ++column) {
+        to[i * panel + first + column] = column < used ? from[(first + column) * stride + i] : 0.0f;
+      }
+    }
+  }
+}
+
+inline void pack_rows(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to) {
+  if (columns == width && width == panel) {
+    for (int64_t i = 0; i < depth; ++i, from += stride, to += panel) {
+      const Vector low = load(from), high = load(from + lanes);
+      store(to, low);
+      store(to + lanes, high);
+    }
+    return;
+  }
+  int64_t i = 0;
+  if (columns == width && width <= lanes && stride >= lanes) {
+    // Whole vectors: what is too much is written over by the next row.
+    for (; i + 1 < depth; ++i, from += stride, to += width) store(to, load(from));
+  }
+  for (; i < depth; ++i, from += stride, to += width) {
+    int column = 0;
+    for (; column + lanes <= columns; column += lanes) store(to + column, load(from + column));
+    for (; column < columns; ++column) to[column] = from[column];
+    for (; column < width; ++column) to[column] = 0.0f;
+  }
+}
+
+}  // namespace SHRIKE_SIMD
+}  // namespace shrike::cpu
