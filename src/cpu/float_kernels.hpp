@@ -22,6 +22,7 @@ struct Product {
   const float* start = nullptr;     // [columns, rounded up to a vector]; null: c
   const float* residual = nullptr;  // with c's rows; null: none
   bool relu = false;
+  const float* next_c = nullptr;  // what will be written next, or null: the rows after these
 };
 
 struct WinogradKernels;  // conv/winograd_kernels.hpp
@@ -30,11 +31,10 @@ struct FloatKernels {
   const char* name;
   int lanes;  // of a vector
   int rows;   // of c in a tile in registers
-  int panel;  // its columns: two vectors
+  int panel;  // its columns
 
-  // a_step is 1. Any number of rows, at most `panel` columns.
+  // a_step is 1, or a_row is 1. Any number of rows, at most `panel` columns.
   void (*multiply_rows)(int64_t rows, int columns, const Product& of);
-  // a_row is 1, and there are at most `rows` rows: a [depth, rows] is packed by pack_columns.
   void (*multiply_columns)(int64_t rows, int columns, const Product& of);
 
   // to [depth, panel] = the transpose of from [columns, depth], whose rows are `stride` apart; zeros past the columns.

@@ -60,23 +60,21 @@ class Gradient {
   std::vector<double> bias_;
 };
 
-// At one point, lanes of k by all c: two tiles of half as many rows.
+// At one point, as many rows of dU as a vector has lanes.
 void Gradient::multiply(std::int64_t job, std::int64_t count, bool first, const float* v, const float* m, float* w) const {
-  const std::int64_t k_panels = k_ / isa_.lanes, point = job / k_panels, k = job % k_panels * isa_.lanes, half = isa_.lanes / 2;
+  const std::int64_t k_panels = k_ / isa_.lanes, point = job / k_panels, k = job % k_panels * isa_.lanes;
   for (std::int64_t c = 0; c < c_; c += isa_.panel) {
     const std::int64_t width = std::min<std::int64_t>(isa_.panel, c_ - c);
-    for (std::int64_t row = 0; row < isa_.lanes; row += half) {
-      Product p{.depth = count,
-                .a = m + point * m_point_ + k * count + row,
-                .a_row = 1,
-                .a_step = isa_.lanes,
-                .b = v + point * v_point_ + c * count,
-                .b_step = width,
-                .c = w + point * w_point_ + (k + row) * c_ + c,
-                .c_row = c_};
-      if (first) p.start = zeros_;
-      isa_.multiply_columns(half, static_cast<int>(width), p);
-    }
+    Product p{.depth = count,
+              .a = m + point * m_point_ + k * count,
+              .a_row = 1,
+              .a_step = isa_.lanes,
+              .b = v + point * v_point_ + c * count,
+              .b_step = width,
+              .c = w + point * w_point_ + k * c_ + c,
+              .c_row = c_};
+    if (first) p.start = zeros_;
+    isa_.multiply_columns(isa_.lanes, static_cast<int>(width), p);
   }
 }
 

@@ -176,7 +176,7 @@ inline constexpr WinogradKernels winograd_kernels = {winograd_weights,        wi
                                                      winograd_gradient_input, winograd_gradient_bias, winograd_gradient_weight};
 
 inline constexpr FloatKernels float_kernels(const char* name) {
-  return {name, lanes, tile_rows, panel, multiply_rows, multiply_columns, pack_transposed, pack_rows, &winograd_kernels};
+  return {name, lanes, tile_rows, panel, multiply<Step::along_rows>, multiply<Step::along_columns>, pack_transposed, pack_rows, &winograd_kernels};
 }
 
 }  // namespace SHRIKE_SIMD

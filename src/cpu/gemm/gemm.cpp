@@ -9,7 +9,7 @@
 namespace shrike::cpu {
 namespace {
 
-constexpr std::int64_t depth_block = 512;  // terms of sums at a time: a panel of the right operand is then 64 KiB with AVX-512
+constexpr std::int64_t depth_block = 512;  // terms of sums at a time: a panel of the right operand is then 128 KiB with AVX-512
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -39,6 +39,7 @@ class Multiplication {
  private:
   std::int64_t panels() const { return divide_up(sizes_.columns, isa_.panel); }
   void multiply(const Block& block, float* beside) const;
+  void multiply_panel(const Block& block, std::int64_t begin, std::int64_t end, std::int64_t n, float* beside) const;
   void scatter(const Block& block, const float* from) const;
 
   const FloatKernels& isa_;
@@ -50,26 +51,36 @@ class Multiplication {
   Scratch start_;
 };
 
-// beside: [rows, columns] where the target's rows are no matrix.
+// beside: [rows, columns] where the target's rows are no matrix. Where the part of the right operand stays in the second-level
+// cache, rows of c are finished one tile after the other, which suits memory; else a panel meets all rows before the next.
 void Multiplication::multiply(const Block& block, float* beside) const {
-  const bool last = block.k1 == sizes_.depth;
-  const std::int64_t c_row = beside != nullptr ? block.columns : target_.stride;
-  float* const c = beside != nullptr ? beside : target_.c + block.first * target_.stride + block.column;
-  for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
-    Product p{.depth = block.k1 - block.k0,
-              .a = block.a.data,
-              .a_row = block.a.stride,
-              .b = block.b + n / isa_.panel * block.b_panel,
-              .b_step = isa_.panel,
-              .c = c + n,
-              .c_row = c_row};
-    if (block.k0 == 0) p.start = start_.data() + block.column + n;
-    if (last) {
-      p.relu = epilogue_.relu;
-      if (epilogue_.residual != nullptr) p.residual = epilogue_.residual + block.first * target_.stride + block.column + n;
-    }
-    isa_.multiply_rows(block.count, static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n)), p);
+  constexpr std::int64_t cached = 256 << 10;
+  const std::int64_t tiles =
+      (block.k1 - block.k0) * block.columns * 4 <= cached ? divide_up(block.count, isa_.rows) : 1;
+  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    const std::int64_t begin = block.count * tile / tiles, end = block.count * (tile + 1) / tiles;
+    for (std::int64_t n = 0; n < block.columns; n += isa_.panel) multiply_panel(block, begin, end, n, beside);
   }
+}
+
+// Rows [begin, end) of the block by the panel at its column n.
+void Multiplication::multiply_panel(const Block& block, std::int64_t begin, std::int64_t end, std::int64_t n,
+                                    float* beside) const {
+  const std::int64_t row = block.first + begin, column = block.column + n;
+  Product p{.depth = block.k1 - block.k0,
+            .a = block.a.data + begin * block.a.stride,
+            .a_row = block.a.stride,
+            .b = block.b + n / isa_.panel * block.b_panel,
+            .b_step = isa_.panel,
+            .c = beside != nullptr ? beside + begin * block.columns + n : target_.c + row * target_.stride + column,
+            .c_row = beside != nullptr ? block.columns : target_.stride};
+  if (end - begin < block.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
+  if (block.k0 == 0) p.start = start_.data() + column;
+  if (block.k1 == sizes_.depth) {
+    p.relu = epilogue_.relu;
+    if (epilogue_.residual != nullptr) p.residual = epilogue_.residual + row * target_.stride + column;
+  }
+  isa_.multiply_rows(end - begin, static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n)), p);
 }
 
 void Multiplication::scatter(const Block& block, const float* from) const {
@@ -82,9 +93,9 @@ void Multiplication::scatter(const Block& block, const float* from) const {
 // panels.
 void Multiplication::by_rows(const float* packed) const {
   const auto [rows, columns, depth] = sizes_;
-  const std::int64_t most_rows = depth > 2048 ? 4 * isa_.rows : 8 * isa_.rows;
+  const std::int64_t most_rows = depth > 2048 ? 8 * isa_.rows : 16 * isa_.rows;
   const std::int64_t row_blocks = divide_up(rows, most_rows);
-  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * most_rows * depth) / isa_.panel, 4, 32);  // panels
+  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * most_rows * depth) / isa_.panel, 2, 16);  // panels
   const std::int64_t column_blocks = divide_up(panels(), wide);
   const std::int64_t chunks = row_blocks * column_blocks;
   const int slots = thread_slots(chunks);
@@ -119,7 +130,7 @@ void Multiplication::by_rows(const float* packed) const {
 // rows.
 void Multiplication::by_columns() const {
   const auto [rows, columns, depth] = sizes_;
-  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * rows * depth) / isa_.panel, 4, 16);  // panels
+  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * rows * depth) / isa_.panel, 2, 8);  // panels
   const std::int64_t chunks = divide_up(panels(), wide);
   const int slots = thread_slots(chunks);
   const bool scattered = target_.line != 0;

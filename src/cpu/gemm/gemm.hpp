@@ -6,6 +6,7 @@
 // number of threads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "../float_kernels.hpp"

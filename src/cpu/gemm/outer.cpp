@@ -16,8 +16,8 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 struct Cut {
   std::int64_t filters, columns, parts;  // blocks
   Cut(const FloatKernels& isa, const OuterProduct& z) {
-    filters = divide_up(z.filters, 16 * isa.rows);
-    columns = divide_up(z.columns, 8 * isa.panel);
+    filters = divide_up(z.filters, 36 * isa.rows);
+    columns = divide_up(z.columns, 4 * isa.panel);
     constexpr std::int64_t enough = 16, most_bytes = 32 << 20;
     parts = std::min({enough / (filters * columns), z.pixels / (4 * pixel_block), most_bytes / (z.filters * z.columns * 4)});
     parts = std::max<std::int64_t>(parts, 1);
@@ -37,16 +37,15 @@ class Outer {
   }
 
   std::int64_t scratch_size() const {
-    return pixel_block * (copy_stride(columns_) + filters_ + 16 + (z_.y != nullptr ? copy_stride(filters_) : 0)) + filters_;
+    return pixel_block * (copy_stride(columns_) + copy_stride(filters_)) + filters_;
   }
 
   // to [filters, columns], rows to_stride apart; bias [filters] or null.
   void sum(std::int64_t chunk, float* scratch, float* to, std::int64_t to_stride, double* bias) const;
 
  private:
-  void pack_gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* masked, float* tiles,
-                      float* sums, double* bias) const;
-  void multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const float* tiles, const Located& x, bool first,
+  Located gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* copy) const;
+  void multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const Located& dy, const Located& x, bool first,
                 float* to, std::int64_t to_stride) const;
 
   const FloatKernels& isa_;
@@ -57,52 +56,39 @@ class Outer {
   Scratch zeros_;
 };
 
-// tiles [tile][count][rows] = some rows of dy, with zeros where y is not positive.
-void Outer::pack_gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* masked,
-                           float* tiles, float* sums, double* bias) const {
-  const float* dy = z_.dy + pixel * z_.dy_stride + k0;
-  std::int64_t stride = z_.dy_stride;
-  if (z_.y != nullptr) {
-    const std::int64_t width = copy_stride(filters);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float* __restrict from = dy + i * stride;
-      const float* __restrict y = z_.y + (pixel + i) * stride + k0;
-      float* __restrict to = masked + i * width;
+// Some rows of dy, with zeros where y is not positive. They are copied: rows as they lie may share a cache's sets.
+Located Outer::gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* copy) const {
+  const std::int64_t width = copy_stride(filters);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float* __restrict from = z_.dy + (pixel + i) * z_.dy_stride + k0;
+    float* __restrict to = copy + i * width;
+    if (z_.y == nullptr) {
+      std::copy_n(from, filters, to);
+    } else {
+      const float* __restrict y = z_.y + (pixel + i) * z_.dy_stride + k0;
       for (std::int64_t k = 0; k < filters; ++k) to[k] = y[k] > 0.0f ? from[k] : 0.0f;
     }
-    dy = masked;
-    stride = width;
   }
-  if (bias != nullptr) {
-    std::fill_n(sums, filters, 0.0f);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float* __restrict from = dy + i * stride;
-      float* __restrict to = sums;
-      for (std::int64_t k = 0; k < filters; ++k) to[k] += from[k];
-    }
-    for (std::int64_t k = 0; k < filters; ++k) bias[k] += static_cast<double>(sums[k]);
-  }
-  for (std::int64_t k = 0; k < filters; k += isa_.rows, tiles += count * isa_.rows) {
-    isa_.pack_rows(static_cast<int>(std::min<std::int64_t>(isa_.rows, filters - k)), isa_.rows, count, dy + k, stride, tiles);
-  }
+  return {copy, width};
 }
 
-void Outer::multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const float* tiles, const Located& x,
+// bias [filters] += the sums of dy's rows; sums [filters] is working memory.
+void add_rows(std::int64_t count, std::int64_t filters, const Located& dy, float* __restrict sums, double* bias) {
+  std::fill_n(sums, filters, 0.0f);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float* __restrict from = dy.data + i * dy.stride;
+    for (std::int64_t k = 0; k < filters; ++k) sums[k] += from[k];
+  }
+  for (std::int64_t k = 0; k < filters; ++k) bias[k] += static_cast<double>(sums[k]);
+}
+
+void Outer::multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const Located& dy, const Located& x,
                      bool first, float* to, std::int64_t to_stride) const {
   for (std::int64_t n = 0; n < columns; n += isa_.panel) {
-    for (std::int64_t k = 0; k < filters; k += isa_.rows) {
-      Product p{.depth = count,
-                .a = tiles + k * count,
-                .a_row = 1,
-                .a_step = isa_.rows,
-                .b = x.data + n,
-                .b_step = x.stride,
-                .c = to + k * to_stride + n,
-                .c_row = to_stride};
-      if (first) p.start = zeros_.data();
-      isa_.multiply_columns(std::min<std::int64_t>(isa_.rows, filters - k),
-                            static_cast<int>(std::min<std::int64_t>(isa_.panel, columns - n)), p);
-    }
+    Product p{.depth = count, .a = dy.data, .a_row = 1, .a_step = dy.stride, .b = x.data + n, .b_step = x.stride, .c = to + n,
+              .c_row = to_stride};
+    if (first) p.start = zeros_.data();
+    isa_.multiply_columns(filters, static_cast<int>(std::min<std::int64_t>(isa_.panel, columns - n)), p);
   }
 }
 
@@ -116,13 +102,12 @@ void Outer::sum(std::int64_t chunk, float* scratch, float* to, std::int64_t to_s
                      n1 = std::min(panels * (j + 1) / cut_.columns * isa_.panel, z_.columns);
   const std::int64_t begin = z_.pixels * part / cut_.parts, end = z_.pixels * (part + 1) / cut_.parts;
   float* const columns = scratch;
-  float* const tiles = columns + pixel_block * copy_stride(columns_);
-  float* const sums = tiles + pixel_block * (filters_ + 16);
-  float* const masked = sums + filters_;
-  double* const own_bias = bias != nullptr && j == 0 ? bias + part * z_.filters + k0 : nullptr;
+  float* const copy = columns + pixel_block * copy_stride(columns_);
+  float* const sums = copy + pixel_block * copy_stride(filters_);
   for (std::int64_t pixel = begin; pixel < end; pixel += pixel_block) {
     const std::int64_t count = std::min(pixel_block, end - pixel);
-    pack_gradients(pixel, count, k0, k1 - k0, masked, tiles, sums, own_bias);
+    const Located dy = gradients(pixel, count, k0, k1 - k0, copy);
+    if (bias != nullptr && j == 0) add_rows(count, k1 - k0, dy, sums, bias + part * z_.filters + k0);
     if (to == nullptr) continue;
     Located x = x_.rows(pixel, count, n0, n1, columns);
     if (x.data != columns) {  // rows as they lie may share a cache's sets, and end before a vector does
@@ -130,7 +115,7 @@ void Outer::sum(std::int64_t chunk, float* scratch, float* to, std::int64_t to_s
       for (std::int64_t row = 0; row < count; ++row) std::copy_n(x.data + row * x.stride, n1 - n0, columns + row * stride);
       x = {columns, stride};
     }
-    multiply(count, k1 - k0, n1 - n0, tiles, x, pixel == begin, to + k0 * to_stride + n0, to_stride);
+    multiply(count, k1 - k0, n1 - n0, dy, x, pixel == begin, to + k0 * to_stride + n0, to_stride);
   }
 }
 

@@ -1,8 +1,8 @@
 // Matrix products whose sums stay in registers, for the instruction set that this is compiled for.
 //
-// A tile of c is rows x 2 vectors: with AVX-512 14 x 32, 28 of 32 registers. Each step loads a row of b (2 vectors) and multiplies
-// it by one number of every row of a, broadcast from memory: 14 x 2 FMAs for 16 loads, so the FMAs are the bound as long as a
-// and b come from the first two levels of the cache.
+// A full tile of c is 6 rows of 4 vectors with AVX-512 (24 of 32 registers) and 6 of 2 with AVX2 (12 of 16). Each step loads a row of
+// b and multiplies it by one number of every row of a, broadcast from memory: 24 FMAs for 10 loads, so the FMAs are the bound as
+// long as a and b come from the first two levels of the cache. Narrower tiles have more rows.
 #pragma once
 
 #include "../float_kernels.hpp"
@@ -14,40 +14,72 @@ inline namespace SHRIKE_SIMD {
 using namespace simd;
 
 #if defined(__AVX512F__)
-constexpr int tile_rows = 14;
+constexpr int tile_vectors = 4;
+constexpr int tile_rows_of[] = {0, 14, 14, 8, 6};  // by the vectors of a row
 #else
-constexpr int tile_rows = 6;  // 12 of 16 registers
+constexpr int tile_vectors = 2;
+constexpr int tile_rows_of[] = {0, 6, 6};
 #endif
-constexpr int panel = 2 * lanes;
+constexpr int tile_rows = tile_rows_of[tile_vectors];
+constexpr int panel = tile_vectors * lanes;
+constexpr int64_t cache_line = 64 / sizeof(float);
 
 enum class Step { along_rows, along_columns };  // which of a_step and a_row is 1
+
+// sums += a b for some steps.
+template <Step step, int R, int N>
+inline void add_products(int64_t depth, const Product& p, const float*& a, const float*& b, Vector (&sums)[R][N]) {
+  const int64_t row_stride = step == Step::along_rows ? p.a_row : 1, next = step == Step::along_rows ? 1 : p.a_step;
+  for (int64_t i = 0; i < depth; ++i, a += next, b += p.b_step) {
+    Vector row[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) row[n] = load(b + n * lanes);
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+      const Vector left = splat(a[r * row_stride]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sums[r][n] = multiply_add(left, row[n], sums[r][n]);
+    }
+  }
+}
+
+// The same, a cache line of each row at a time, while what the next tile needs is fetched: its rows of a, and its part of c.
+template <int R, int N>
+inline void add_products_ahead(const Product& p, const float*& a, const float*& b, Vector (&sums)[R][N]) {
+  const int64_t rows_at_once = (R * cache_line + p.depth - 1) / p.depth;
+  int64_t i = 0;
+  const float* c = p.next_c;
+  for (int64_t row = 0; i + cache_line <= p.depth; i += cache_line) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * p.a_row, 0, 2);
+    for (int64_t last = row + rows_at_once; row < last && row < R; ++row, c += p.c_row) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) __builtin_prefetch(c + n * lanes, 1);
+    }
+    add_products<Step::along_rows, R, N>(cache_line, p, a, b, sums);
+  }
+  add_products<Step::along_rows, R, N>(p.depth - i, p, a, b, sums);
+}
 
 template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
   Vector sums[R][N];
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sums[r][n] = load(p.start != nullptr ? p.start + n * lanes : p.c + r * p.c_row + n * lanes);
   }
   const float* b = p.b;
   for (int64_t s = 0; s < p.segments; ++s) {
     const float* a = p.a + s * p.a_segment;
-    const int64_t row_stride = step == Step::along_rows ? p.a_row : 1, next = step == Step::along_rows ? 1 : p.a_step;
-    for (int64_t i = 0; i < p.depth; ++i, a += next, b += p.b_step) {
-      Vector row[N];
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) row[n] = load(b + n * lanes);
-#pragma GCC unroll 14
-      for (int r = 0; r < R; ++r) {
-        const Vector left = splat(a[r * row_stride]);
-#pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) sums[r][n] = multiply_add(left, row[n], sums[r][n]);
-      }
+    if constexpr (step == Step::along_rows) {
+      add_products_ahead<R, N>(p, a, b, sums);
+    } else {
+      add_products<step, R, N>(p.depth, p, a, b, sums);
     }
   }
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       Vector value = sums[r][n];
       if (p.residual != nullptr) value += load(p.residual + r * p.c_row + n * lanes);
@@ -57,7 +89,7 @@ template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
   }
 }
 
-template <Step step, int N, int R = tile_rows> inline void multiply_any(int64_t rows, const Product& p) {
+template <Step step, int N, int R = tile_rows_of[N]> inline void multiply_any(int64_t rows, const Product& p) {
   if constexpr (R > 0) {
     if (rows == R) {
       multiply_tile<step, R, N>(p);
@@ -70,43 +102,43 @@ template <Step step, int N, int R = tile_rows> inline void multiply_any(int64_t 
 // Where the columns are no whole vectors, the tile is computed beside c.
 template <Step step, int N> inline void multiply_partial(int64_t rows, int columns, const Product& p) {
   constexpr int width = N * lanes;
-  alignas(64) float tile[tile_rows * width] = {}, residual[tile_rows * width] = {};
+  alignas(64) float tile[tile_rows_of[N] * width] = {}, residual[tile_rows_of[N] * width] = {};
+  const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   for (int64_t r = 0; r < rows; ++r) {
-    const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
     if (p.start == nullptr) memcpy(tile + r * width, p.c + r * p.c_row, bytes);
     if (p.residual != nullptr) memcpy(residual + r * width, p.residual + r * p.c_row, bytes);
   }
   Product beside = p;
   beside.c = tile;
   beside.c_row = width;
+  beside.next_c = tile;
   if (p.residual != nullptr) beside.residual = residual;
   multiply_any<step, N>(rows, beside);
-  for (int64_t r = 0; r < rows; ++r) memcpy(p.c + r * p.c_row, tile + r * width, static_cast<size_t>(columns) * sizeof(float));
+  for (int64_t r = 0; r < rows; ++r) memcpy(p.c + r * p.c_row, tile + r * width, bytes);
 }
 
-template <Step step> inline void multiply_columns_of(int64_t rows, int columns, const Product& p) {
-  if (columns == 2 * lanes) return multiply_any<step, 2>(rows, p);
-  if (columns == lanes) return multiply_any<step, 1>(rows, p);
-  columns > lanes ? multiply_partial<step, 2>(rows, columns, p) : multiply_partial<step, 1>(rows, columns, p);
-}
-
-// Rows are spread evenly over the tiles: 15 are 8 and 7 rather than 14 and 1.
-inline void multiply_rows(int64_t rows, int columns, const Product& of) {
-  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+// Rows are spread evenly over the tiles: 7 are 4 and 3 rather than 6 and 1.
+template <Step step, int N> inline void multiply_tiles(int64_t rows, int columns, const Product& of) {
+  const int64_t tiles = (rows + tile_rows_of[N] - 1) / tile_rows_of[N];
+  Product part = of;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
-    Product part = of;
-    part.a += begin * of.a_row;
-    part.c += begin * of.c_row;
-    if (of.residual != nullptr) part.residual += begin * of.c_row;
-    multiply_columns_of<Step::along_rows>(end - begin, columns, part);
+    const int64_t begin = rows * tile / tiles, count = rows * (tile + 1) / tiles - begin;
+    part.a = of.a + begin * of.a_row;
+    part.c = of.c + begin * of.c_row;
+    if (of.residual != nullptr) part.residual = of.residual + begin * of.c_row;
+    part.next_c = tile + 1 == tiles && of.next_c != nullptr ? of.next_c : part.c + count * of.c_row;
+    columns == N * lanes ? multiply_any<step, N>(count, part) : multiply_partial<step, N>(count, columns, part);
   }
 }
 
-inline void multiply_columns(int64_t rows, int columns, const Product& of) {
-  multiply_columns_of<Step::along_columns>(rows, columns, of);
+template <Step step> inline void multiply(int64_t rows, int columns, const Product& of) {
+  if (columns <= lanes) return multiply_tiles<step, 1>(rows, columns, of);
+  if constexpr (tile_vectors > 2) {
+    if (columns > 3 * lanes) return multiply_tiles<step, 4>(rows, columns, of);
+    if (columns > 2 * lanes) return multiply_tiles<step, 3>(rows, columns, of);
+  }
+  multiply_tiles<step, 2>(rows, columns, of);
 }
-
 
 // One of the log2(lanes) steps of a transposition: the lanes of a whose number has bit D change places with those of b whose number
 // has not.
@@ -164,9 +196,8 @@ inline void pack_transposed(int columns, int64_t depth, const float* from, int64
 inline void pack_rows(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to) {
   if (columns == width && width == panel) {
     for (int64_t i = 0; i < depth; ++i, from += stride, to += panel) {
-      const Vector low = load(from), high = load(from + lanes);
-      store(to, low);
-      store(to + lanes, high);
+#pragma GCC unroll 4
+      for (int n = 0; n < tile_vectors; ++n) store(to + n * lanes, load(from + n * lanes));
     }
     return;
   }
