@@ -7,6 +7,14 @@
 
 namespace shrike::cpu {
 
+// Rows of floats that are fetched into the second-level cache, `lines` cache lines for every 16 terms of a sum.
+struct Fetch {
+  const float* row;
+  int64_t rows, width, stride;
+  int64_t lines;
+  int64_t at = 0;  // in the row
+};
+
 // c [rows, columns] = start + a * b + residual, clamped below at 0 with relu; the sums run over `segments` times `depth` terms,
 // in this order:
 //   c[r][n] = start[n] + sum over s < segments, i < depth of a[r * a_row + s * a_segment + i * a_step] * b[s * depth + i][n]
@@ -22,7 +30,8 @@ struct Product {
   const float* start = nullptr;     // [columns, rounded up to a vector]; null: c
   const float* residual = nullptr;  // with c's rows; null: none
   bool relu = false;
-  const float* next_c = nullptr;  // what will be written next, or null: the rows after these
+  const float* next_c = nullptr;  // what will be written next, or null: the rows after these; it is fetched meanwhile
+  Fetch* fetch = nullptr;         // what will be read later, or null: fetched meanwhile where a_row is 1
 };
 
 struct WinogradKernels;  // conv/winograd_kernels.hpp

@@ -1,7 +1,9 @@
 // Caching allocators: tensors come and go at every operation, memory from the system does so rarely.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -110,7 +112,8 @@ class CachingAllocator::Recording {
 CachingAllocator& allocator(Cpu);
 CachingAllocator& allocator(Cuda);
 
-// What a backend made of a tensor's elements and keeps beside them, such as packed weights. Thread-safe.
+// What a backend made of a tensor's elements and keeps beside them, such as packed weights, and a count of the occasions on which
+// the elements may have changed: it tells whether what was made is still true. Thread-safe.
 class Companion {
  public:
   std::shared_ptr<const void> get() const {
@@ -122,9 +125,14 @@ class Companion {
     value_.swap(value);
   }
 
+  // Two threads that change elements at once are an error of theirs, so that a count lost between them does no harm.
+  void elements_may_change() { version_.store(version() + 1, std::memory_order_relaxed); }
+  std::uint64_t version() const { return version_.load(std::memory_order_relaxed); }
+
  private:
   mutable std::mutex mutex_;
   std::shared_ptr<const void> value_;
+  std::atomic<std::uint64_t> version_{0};
 };
 
 // One block of device memory, returned to where it came from on destruction.

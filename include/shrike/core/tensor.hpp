@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -45,13 +46,20 @@ class Tensor {
   Device device() const { return impl().storage->device(); }
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype()); }
 
-  // The elements, in device memory. Throws Error unless T is the tensor's element type.
+  // The elements, in device memory: data<const float>() to read them, data<float>() to change them. Throws Error unless T is the
+  // tensor's element type. A pointer that is not const is for changes before the next operation: what operations derived from
+  // the elements, such as packed weights, is made anew after each such call, not after changes through an older pointer.
   template <class T> T* data() const {
-    SHRIKE_CHECK(dtype_of<T> == dtype(), "a tensor of ", name(dtype()), " was read as ", name(dtype_of<T>));
+    using Element = std::remove_const_t<T>;
+    SHRIKE_CHECK(dtype_of<Element> == dtype(), "a tensor of ", name(dtype()), " was read as ", name(dtype_of<Element>));
+    if constexpr (!std::is_const_v<T>) companion().elements_may_change();
     return static_cast<T*>(impl().storage->data());
   }
-  void* raw() const { return impl().storage->data(); }
-  // What is kept beside the elements; who uses it must notice when they have changed.
+  void* raw() const {
+    companion().elements_may_change();
+    return impl().storage->data();
+  }
+  // What is kept beside the elements.
   Companion& companion() const { return impl().storage->companion(); }
 
   // The single element of a tensor of one element, brought to the host.

@@ -96,8 +96,9 @@ inline Tensors Conv2d::forward(const Tensors& in) const {
   SHRIKE_CHECK(!residual.defined() || residual.shape() == y.shape(), "conv2d: the residual has shape ", residual.shape(),
                ": expected the output's, ", y.shape());
   dispatch(y.device(), [&](auto d) {
-    kernels::conv2d_forward(d, sizes, in[0].data<float>(), in[1].data<float>(), biased ? in[2].data<float>() : nullptr,
-                            residual.defined() ? residual.data<float>() : nullptr,
+    kernels::conv2d_forward(d, sizes, in[0].data<const float>(), in[1].data<const float>(),
+                            biased ? in[2].data<const float>() : nullptr,
+                            residual.defined() ? residual.data<const float>() : nullptr,
                             grad_enabled() ? nullptr : &in[1].companion(), y.data<float>());
   });
   return {y};

@@ -1,5 +1,4 @@
-// Weights of inference, packed once and kept beside the weight tensor. A fingerprint of its elements, taken at memory speed at
-// every call, tells when they have changed.
+// Weights of inference, packed once and kept beside the weight tensor, until its elements may have changed.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +12,7 @@ namespace shrike::cpu {
 enum class Form { winograd, panels };
 
 struct PackedWeights {
-  std::uint64_t fingerprint;
+  std::uint64_t version;  // of the weight tensor
   const FloatKernels* isa;
   Form form;
   std::int64_t k, r, s, c;  // of the weights
@@ -21,7 +20,7 @@ struct PackedWeights {
   PackedRight panels;
 };
 
-// Null without a companion, with groups, and where packing would cost more memory than it saves time. Thread-safe.
+// Null without a companion, and with groups. Thread-safe.
 std::shared_ptr<const PackedWeights> packed_weights(const kernels::Conv2dSizes& sizes, Form form, const float* weight,
                                                     Companion* beside);
 

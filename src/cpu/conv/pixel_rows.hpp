@@ -28,8 +28,13 @@ struct PixelRows : LeftOperand {
 
   Located rows(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, float* to) const override;
   bool in_place() const override;
+  std::int64_t piece() const override { return side_by_side() && r > 1 ? s * channels : 0; }
+  void runs(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, std::int64_t tile, float* to,
+            std::vector<Run>& result) const override;
 
  private:
+  bool side_by_side() const { return channels == c && dilation == 1; }  // whether all taps of a line are neighbours in x
+  bool inside(std::int64_t line, std::int64_t begin, std::int64_t end) const;
   void pixel(std::int64_t number, std::int64_t k0, std::int64_t k1, float* to) const;
   void copy(const float* from, std::int64_t count, float* to) const;
 };

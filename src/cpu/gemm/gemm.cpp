@@ -20,7 +20,7 @@ struct Block {
   const float* b;
   std::int64_t b_panel;             // floats from a panel to the next
   std::int64_t k0, k1;
-  Located a;
+  std::vector<Run> runs;
 };
 
 class Multiplication {
@@ -28,7 +28,12 @@ class Multiplication {
   Multiplication(const FloatKernels& isa, const ProductSizes& sizes, const LeftOperand& left, const RightOperand& right,
                  const Epilogue& epilogue, const Target& target)
       : isa_(isa), sizes_(sizes), left_(left), right_(right), epilogue_(epilogue), target_(target),
-        start_(scratch_floats(panels() * isa.panel)) {
+        piece_(left.piece()), start_(scratch_floats(panels() * isa.panel)) {
+    const std::int64_t depth = sizes.depth;
+    // Whole pieces, or equal parts of one.
+    step_ = piece_ == 0            ? std::min(depth, depth_block)
+            : piece_ <= depth_block ? depth_block / piece_ * piece_
+                                    : divide_up(piece_, divide_up(piece_, depth_block));
     std::fill_n(start_.data(), panels() * isa.panel, 0.0f);
     if (epilogue.bias != nullptr) std::copy_n(epilogue.bias, sizes.columns, start_.data());
   }
@@ -38,8 +43,13 @@ class Multiplication {
 
  private:
   std::int64_t panels() const { return divide_up(sizes_.columns, isa_.panel); }
+  std::int64_t end_of(std::int64_t k) const {  // of the part of the depth that begins at k
+    const std::int64_t end = std::min(k + step_, sizes_.depth);
+    return piece_ > depth_block ? std::min(end, (k / piece_ + 1) * piece_) : end;
+  }
   void multiply(const Block& block, float* beside) const;
-  void multiply_panel(const Block& block, std::int64_t begin, std::int64_t end, std::int64_t n, float* beside) const;
+  void multiply_panel(const Block& block, const Run& run, std::int64_t begin, std::int64_t end, std::int64_t n,
+                      float* beside) const;
   void scatter(const Block& block, const float* from) const;
 
   const FloatKernels& isa_;
@@ -48,6 +58,7 @@ class Multiplication {
   const RightOperand& right_;
   const Epilogue& epilogue_;
   const Target& target_;
+  std::int64_t piece_, step_;  // of the depth
   Scratch start_;
 };
 
@@ -55,26 +66,36 @@ class Multiplication {
 // cache, rows of c are finished one tile after the other, which suits memory; else a panel meets all rows before the next.
 void Multiplication::multiply(const Block& block, float* beside) const {
   constexpr std::int64_t cached = 256 << 10;
-  const std::int64_t tiles =
-      (block.k1 - block.k0) * block.columns * 4 <= cached ? divide_up(block.count, isa_.rows) : 1;
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    const std::int64_t begin = block.count * tile / tiles, end = block.count * (tile + 1) / tiles;
-    for (std::int64_t n = 0; n < block.columns; n += isa_.panel) multiply_panel(block, begin, end, n, beside);
+  const bool by_tile = (block.k1 - block.k0) * block.columns * 4 <= cached;
+  for (const Run& run : block.runs) {
+    if (!by_tile) break;
+    const std::int64_t tiles = divide_up(run.count, isa_.rows);
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t begin = run.count * tile / tiles, end = run.count * (tile + 1) / tiles;
+      for (std::int64_t n = 0; n < block.columns; n += isa_.panel) multiply_panel(block, run, begin, end, n, beside);
+    }
+  }
+  for (std::int64_t n = 0; n < block.columns && !by_tile; n += isa_.panel) {
+    for (const Run& run : block.runs) multiply_panel(block, run, 0, run.count, n, beside);
   }
 }
 
-// Rows [begin, end) of the block by the panel at its column n.
-void Multiplication::multiply_panel(const Block& block, std::int64_t begin, std::int64_t end, std::int64_t n,
+// Rows [begin, end) of a run by the panel at the block's column n.
+void Multiplication::multiply_panel(const Block& block, const Run& run, std::int64_t begin, std::int64_t end, std::int64_t n,
                                     float* beside) const {
-  const std::int64_t row = block.first + begin, column = block.column + n;
-  Product p{.depth = block.k1 - block.k0,
-            .a = block.a.data + begin * block.a.stride,
-            .a_row = block.a.stride,
+  const std::int64_t row = run.first + begin, column = block.column + n, depth = block.k1 - block.k0;
+  const bool whole = piece_ > 0 && depth > piece_;
+  Product p{.segments = whole ? depth / piece_ : 1,
+            .depth = whole ? piece_ : depth,
+            .a = run.data + begin * run.stride,
+            .a_row = run.stride,
+            .a_segment = run.segment,
             .b = block.b + n / isa_.panel * block.b_panel,
             .b_step = isa_.panel,
-            .c = beside != nullptr ? beside + begin * block.columns + n : target_.c + row * target_.stride + column,
+            .c = beside != nullptr ? beside + (row - block.first) * block.columns + n
+                                   : target_.c + row * target_.stride + column,
             .c_row = beside != nullptr ? block.columns : target_.stride};
-  if (end - begin < block.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
+  if (end - begin < run.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
   if (block.k0 == 0) p.start = start_.data() + column;
   if (block.k1 == sizes_.depth) {
     p.relu = epilogue_.relu;
@@ -93,15 +114,15 @@ void Multiplication::scatter(const Block& block, const float* from) const {
 // panels.
 void Multiplication::by_rows(const float* packed) const {
   const auto [rows, columns, depth] = sizes_;
-  const std::int64_t most_rows = depth > 2048 ? 8 * isa_.rows : 16 * isa_.rows;
+  const std::int64_t most_rows = 30 * isa_.rows;
   const std::int64_t row_blocks = divide_up(rows, most_rows);
-  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * most_rows * depth) / isa_.panel, 2, 16);  // panels
+  const std::int64_t wide = std::clamp<std::int64_t>((64 << 20) / (2 * most_rows * depth) / isa_.panel, 2, 16);  // panels
   const std::int64_t column_blocks = divide_up(panels(), wide);
   const std::int64_t chunks = row_blocks * column_blocks;
   const int slots = thread_slots(chunks);
   const std::int64_t block_rows = divide_up(rows, row_blocks);
   const bool scattered = target_.line != 0;
-  const std::int64_t a_size = left_.in_place() ? 0 : block_rows * copy_stride(std::min(depth, depth_block));
+  const std::int64_t a_size = left_.in_place() ? 0 : block_rows * copy_stride(std::min(depth, step_));
   const std::int64_t c_size = scattered ? block_rows * std::min(divide_up(panels(), column_blocks) * isa_.panel, columns) : 0;
   const Scratch scratch = scratch_floats(slots * (a_size + c_size));
   parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
@@ -115,10 +136,10 @@ void Multiplication::by_rows(const float* packed) const {
     block.column = panel * isa_.panel;
     block.columns = std::min(panels() * (j + 1) / column_blocks * isa_.panel, columns) - block.column;
     block.b_panel = depth * isa_.panel;
-    for (std::int64_t k = 0; k < depth; k += depth_block) {
+    for (std::int64_t k = 0; k < depth; k = block.k1) {
       block.k0 = k;
-      block.k1 = std::min(k + depth_block, depth);
-      block.a = left_.rows(block.first, block.count, block.k0, block.k1, a);
+      block.k1 = end_of(k);
+      left_.runs(block.first, block.count, k, block.k1, isa_.rows, a, block.runs);
       block.b = packed + panel * block.b_panel + k * isa_.panel;
       multiply(block, c);
     }
@@ -134,7 +155,7 @@ void Multiplication::by_columns() const {
   const std::int64_t chunks = divide_up(panels(), wide);
   const int slots = thread_slots(chunks);
   const bool scattered = target_.line != 0;
-  const std::int64_t step = std::min(depth, depth_block), most_columns = divide_up(panels(), chunks) * isa_.panel;
+  const std::int64_t step = std::min(depth, step_), most_columns = divide_up(panels(), chunks) * isa_.panel;
   const std::int64_t a_size = left_.in_place() ? 0 : rows * copy_stride(step);
   const std::int64_t b_size = step * most_columns, c_size = scattered ? rows * std::min(most_columns, columns) : 0;
   const std::int64_t each = a_size + b_size + c_size;
@@ -148,15 +169,15 @@ void Multiplication::by_columns() const {
     block.column = panels() * chunk / chunks * isa_.panel;
     block.columns = std::min(panels() * (chunk + 1) / chunks * isa_.panel, columns) - block.column;
     block.b = b;
-    for (std::int64_t k = 0; k < depth; k += depth_block) {
+    for (std::int64_t k = 0; k < depth; k = block.k1) {
       block.k0 = k;
-      block.k1 = std::min(k + depth_block, depth);
+      block.k1 = end_of(k);
       block.b_panel = (block.k1 - k) * isa_.panel;
       for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
         const auto used = static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n));
         right_.pack(isa_, block.column + n, used, block.k0, block.k1, b + n / isa_.panel * block.b_panel);
       }
-      block.a = left_.rows(0, rows, block.k0, block.k1, a);
+      left_.runs(0, rows, k, block.k1, isa_.rows, a, block.runs);
       multiply(block, c);
     }
     if (scattered) scatter(block, c);
@@ -165,14 +186,20 @@ void Multiplication::by_columns() const {
 
 }  // namespace
 
+// A part of the depth for several panels at a time: rows of a matrix are then read in long pieces.
 PackedRight::PackedRight(const FloatKernels& isa, std::int64_t columns, std::int64_t depth, const RightOperand& right)
     : data_(scratch_floats(divide_up(columns, isa.panel) * depth * isa.panel)) {
-  const std::int64_t panels = divide_up(columns, isa.panel), blocks = divide_up(depth, depth_block);
-  parallel_for(panels * blocks, 2, [&](std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t most_depth = 128, most_panels = 8;
+  const std::int64_t panels = divide_up(columns, isa.panel), parts = divide_up(depth, most_depth),
+                     groups = divide_up(panels, most_panels);
+  parallel_for(parts * groups, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t job = begin; job < end; ++job) {
-      const std::int64_t panel = job / blocks, k0 = job % blocks * depth_block, k1 = std::min(k0 + depth_block, depth);
-      const auto used = static_cast<int>(std::min<std::int64_t>(isa.panel, columns - panel * isa.panel));
-      right.pack(isa, panel * isa.panel, used, k0, k1, data_.data() + (panel * depth + k0) * isa.panel);
+      const std::int64_t part = job / groups, group = job % groups;
+      const std::int64_t k0 = depth * part / parts, k1 = depth * (part + 1) / parts;
+      for (std::int64_t panel = panels * group / groups; panel < panels * (group + 1) / groups; ++panel) {
+        const auto used = static_cast<int>(std::min<std::int64_t>(isa.panel, columns - panel * isa.panel));
+        right.pack(isa, panel * isa.panel, used, k0, k1, data_.data() + (panel * depth + k0) * isa.panel);
+      }
     }
   });
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "../float_kernels.hpp"
 #include "../scratch.hpp"
@@ -20,6 +21,15 @@ struct Located {
   std::int64_t stride;  // floats from row to row
 };
 
+// Rows first .. first + count - 1 of the left operand, and as many columns of it as were asked for: in segments of whole pieces,
+// if they are more than one piece.
+struct Run {
+  std::int64_t first, count;
+  const float* data;
+  std::int64_t stride;       // floats from row to row
+  std::int64_t segment = 0;  // and from a piece to the next
+};
+
 // The left operand, [rows, depth].
 struct LeftOperand {
   virtual ~LeftOperand() = default;
@@ -27,6 +37,16 @@ struct LeftOperand {
   // floats.
   virtual Located rows(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, float* to) const = 0;
   virtual bool in_place() const { return false; }  // whether `to` is never needed
+
+  // The same rows in runs, of which as many as possible are in place; a tile has up to `tile` rows. k0 and k1 are multiples of the
+  // piece, or of one piece.
+  virtual std::int64_t piece() const { return 0; }  // columns that lie side by side, if not all
+  virtual void runs(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, std::int64_t tile, float* to,
+                    std::vector<Run>& result) const {
+    static_cast<void>(tile);
+    const Located where = rows(first, count, k0, k1, to);
+    result.assign(1, {first, count, where.data, where.stride, piece()});
+  }
 };
 
 // Rows of copies are padded, so that they do not share a cache's sets, and may be overwritten by up to a vector at their end.

@@ -8,7 +8,7 @@
 namespace shrike::cpu {
 namespace {
 
-constexpr std::int64_t pixel_block = 256;
+constexpr std::int64_t pixel_block = 128;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -17,12 +17,18 @@ struct Cut {
   std::int64_t filters, columns, parts;  // blocks
   Cut(const FloatKernels& isa, const OuterProduct& z) {
     filters = divide_up(z.filters, 36 * isa.rows);
-    columns = divide_up(z.columns, 4 * isa.panel);
+    columns = divide_up(z.columns, 8 * isa.panel);
     constexpr std::int64_t enough = 16, most_bytes = 32 << 20;
     parts = std::min({enough / (filters * columns), z.pixels / (4 * pixel_block), most_bytes / (z.filters * z.columns * 4)});
     parts = std::max<std::int64_t>(parts, 1);
   }
   std::int64_t chunks() const { return filters * columns * parts; }
+};
+
+// Some columns of x: b [pixel][panel columns], a panel after the other.
+struct Right {
+  const float* data;
+  std::int64_t stride, panel;  // floats from row to row, and from a panel to the next
 };
 
 // Sums over a chunk's pixels.
@@ -37,7 +43,7 @@ class Outer {
   }
 
   std::int64_t scratch_size() const {
-    return pixel_block * (copy_stride(columns_) + copy_stride(filters_)) + filters_;
+    return pixel_block * (copy_stride(columns_) + copy_stride(filters_)) + copy_stride(filters_);
   }
 
   // to [filters, columns], rows to_stride apart; bias [filters] or null.
@@ -45,8 +51,9 @@ class Outer {
 
  private:
   Located gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* copy) const;
-  void multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const Located& dy, const Located& x, bool first,
-                float* to, std::int64_t to_stride) const;
+  Right columns(std::int64_t pixel, std::int64_t count, std::int64_t n0, std::int64_t n1, float* copy) const;
+  void multiply(const Located& dy, const Right& x, std::int64_t count, std::int64_t filters, std::int64_t columns, bool first,
+                float* to, std::int64_t to_stride, Fetch (&ahead)[2]) const;
 
   const FloatKernels& isa_;
   const OuterProduct& z_;
@@ -56,11 +63,13 @@ class Outer {
   Scratch zeros_;
 };
 
-// Some rows of dy, with zeros where y is not positive. They are copied: rows as they lie may share a cache's sets.
+// Some rows of dy, with zeros where y is not positive. They are copied where rows as they lie would share a cache's sets.
 Located Outer::gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0, std::int64_t filters, float* copy) const {
   const std::int64_t width = copy_stride(filters);
+  const float* const dy = z_.dy + pixel * z_.dy_stride + k0;
+  if (z_.y == nullptr && z_.dy_stride <= 64) return {dy, z_.dy_stride};
   for (std::int64_t i = 0; i < count; ++i) {
-    const float* __restrict from = z_.dy + (pixel + i) * z_.dy_stride + k0;
+    const float* __restrict from = dy + i * z_.dy_stride;
     float* __restrict to = copy + i * width;
     if (z_.y == nullptr) {
       std::copy_n(from, filters, to);
@@ -70,6 +79,18 @@ Located Outer::gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0
     }
   }
   return {copy, width};
+}
+
+// Rows that lie in memory are copied panel by panel, unless one after the other makes a panel already.
+Right Outer::columns(std::int64_t pixel, std::int64_t count, std::int64_t n0, std::int64_t n1, float* copy) const {
+  const Located x = x_.rows(pixel, count, n0, n1, copy);
+  if (x.data == copy) return {x.data, x.stride, isa_.panel};
+  if (x.stride == n1 - n0 && x.stride <= isa_.panel && x.stride % isa_.lanes == 0) return {x.data, x.stride, isa_.panel};
+  for (std::int64_t n = n0; n < n1; n += isa_.panel) {
+    const auto used = static_cast<int>(std::min<std::int64_t>(isa_.panel, n1 - n));
+    isa_.pack_rows(used, isa_.panel, count, x.data + n - n0, x.stride, copy + (n - n0) * count);
+  }
+  return {copy, isa_.panel, isa_.panel * count};
 }
 
 // bias [filters] += the sums of dy's rows; sums [filters] is working memory.
@@ -82,12 +103,14 @@ void add_rows(std::int64_t count, std::int64_t filters, const Located& dy, float
   for (std::int64_t k = 0; k < filters; ++k) bias[k] += static_cast<double>(sums[k]);
 }
 
-void Outer::multiply(std::int64_t count, std::int64_t filters, std::int64_t columns, const Located& dy, const Located& x,
-                     bool first, float* to, std::int64_t to_stride) const {
+// ahead: the next block's dy and x, fetched meanwhile.
+void Outer::multiply(const Located& dy, const Right& x, std::int64_t count, std::int64_t filters, std::int64_t columns, bool first,
+                     float* to, std::int64_t to_stride, Fetch (&ahead)[2]) const {
   for (std::int64_t n = 0; n < columns; n += isa_.panel) {
-    Product p{.depth = count, .a = dy.data, .a_row = 1, .a_step = dy.stride, .b = x.data + n, .b_step = x.stride, .c = to + n,
-              .c_row = to_stride};
+    Product p{.depth = count, .a = dy.data, .a_row = 1, .a_step = dy.stride, .b = x.data + n / isa_.panel * x.panel,
+              .b_step = x.stride, .c = to + n, .c_row = to_stride};
     if (first) p.start = zeros_.data();
+    p.fetch = ahead[0].rows > 0 ? &ahead[0] : ahead[1].rows > 0 ? &ahead[1] : nullptr;
     isa_.multiply_columns(filters, static_cast<int>(std::min<std::int64_t>(isa_.panel, columns - n)), p);
   }
 }
@@ -104,18 +127,22 @@ void Outer::sum(std::int64_t chunk, float* scratch, float* to, std::int64_t to_s
   float* const columns = scratch;
   float* const copy = columns + pixel_block * copy_stride(columns_);
   float* const sums = copy + pixel_block * copy_stride(filters_);
+  // Lines to fetch for every 16 steps of a tile, so that all are when the last tile is done.
+  const std::int64_t calls = divide_up(k1 - k0, isa_.rows) * divide_up(n1 - n0, isa_.panel) * (pixel_block / 16);
+  const std::int64_t lines = divide_up(pixel_block * (divide_up(k1 - k0, 16) + divide_up(n1 - n0, 16)), calls) + 1;
   for (std::int64_t pixel = begin; pixel < end; pixel += pixel_block) {
     const std::int64_t count = std::min(pixel_block, end - pixel);
     const Located dy = gradients(pixel, count, k0, k1 - k0, copy);
     if (bias != nullptr && j == 0) add_rows(count, k1 - k0, dy, sums, bias + part * z_.filters + k0);
     if (to == nullptr) continue;
-    Located x = x_.rows(pixel, count, n0, n1, columns);
-    if (x.data != columns) {  // rows as they lie may share a cache's sets, and end before a vector does
-      const std::int64_t stride = copy_stride(n1 - n0);
-      for (std::int64_t row = 0; row < count; ++row) std::copy_n(x.data + row * x.stride, n1 - n0, columns + row * stride);
-      x = {columns, stride};
+    const Right x = this->columns(pixel, count, n0, n1, columns);
+    const std::int64_t next = pixel + count, next_count = std::min(pixel_block, end - next);
+    Fetch ahead[2] = {{z_.dy + next * z_.dy_stride + k0, next_count, k1 - k0, z_.dy_stride, lines}, {nullptr, 0, 0, 0, lines}};
+    if (x_.in_place() && next_count > 0) {
+      const Located where = x_.rows(next, next_count, n0, n1, nullptr);
+      ahead[1] = {where.data, next_count, n1 - n0, where.stride, lines};
     }
-    multiply(count, k1 - k0, n1 - n0, dy, x, pixel == begin, to + k0 * to_stride + n0, to_stride);
+    multiply(dy, x, count, k1 - k0, n1 - n0, pixel == begin, to + k0 * to_stride + n0, to_stride, ahead);
   }
 }
 

@@ -30,6 +30,7 @@ enum class Step { along_rows, along_columns };  // which of a_step and a_row is 
 template <Step step, int R, int N>
 inline void add_products(int64_t depth, const Product& p, const float*& a, const float*& b, Vector (&sums)[R][N]) {
   const int64_t row_stride = step == Step::along_rows ? p.a_row : 1, next = step == Step::along_rows ? 1 : p.a_step;
+#pragma GCC unroll 4
   for (int64_t i = 0; i < depth; ++i, a += next, b += p.b_step) {
     Vector row[N];
 #pragma GCC unroll 4
@@ -43,22 +44,38 @@ inline void add_products(int64_t depth, const Product& p, const float*& a, const
   }
 }
 
-// The same, a cache line of each row at a time, while what the next tile needs is fetched: its rows of a, and its part of c.
-template <int R, int N>
+inline void fetch_lines(Fetch& fetch) {
+  for (int64_t n = 0; n < fetch.lines && fetch.rows > 0; ++n) {
+    __builtin_prefetch(fetch.row + fetch.at, 0, 2);
+    fetch.at += cache_line;
+    if (fetch.at < fetch.width) continue;
+    fetch.at = 0;
+    fetch.row += fetch.stride;
+    --fetch.rows;
+  }
+}
+
+// The same, 16 steps at a time, while what the next tile needs is fetched: its part of c, and its rows of a or, where all tiles
+// share these, what was asked for.
+template <Step step, int R, int N>
 inline void add_products_ahead(const Product& p, const float*& a, const float*& b, Vector (&sums)[R][N]) {
   const int64_t rows_at_once = (R * cache_line + p.depth - 1) / p.depth;
-  int64_t i = 0;
   const float* c = p.next_c;
+  int64_t i = 0;
   for (int64_t row = 0; i + cache_line <= p.depth; i += cache_line) {
+    if constexpr (step == Step::along_rows) {
 #pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * p.a_row, 0, 2);
+      for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * p.a_row, 0, 2);
+    } else {
+      if (p.fetch != nullptr) fetch_lines(*p.fetch);
+    }
     for (int64_t last = row + rows_at_once; row < last && row < R; ++row, c += p.c_row) {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) __builtin_prefetch(c + n * lanes, 1);
     }
-    add_products<Step::along_rows, R, N>(cache_line, p, a, b, sums);
+    add_products<step, R, N>(cache_line, p, a, b, sums);
   }
-  add_products<Step::along_rows, R, N>(p.depth - i, p, a, b, sums);
+  add_products<step, R, N>(p.depth - i, p, a, b, sums);
 }
 
 template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
@@ -71,21 +88,26 @@ template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
   const float* b = p.b;
   for (int64_t s = 0; s < p.segments; ++s) {
     const float* a = p.a + s * p.a_segment;
-    if constexpr (step == Step::along_rows) {
-      add_products_ahead<R, N>(p, a, b, sums);
-    } else {
-      add_products<step, R, N>(p.depth, p, a, b, sums);
+    add_products_ahead<step, R, N>(p, a, b, sums);
+  }
+  if (p.residual != nullptr) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sums[r][n] += load(p.residual + r * p.c_row + n * lanes);
+    }
+  }
+  if (p.relu) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sums[r][n] = sums[r][n] < 0.0f ? Vector{} : sums[r][n];  // NaN stays
     }
   }
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      Vector value = sums[r][n];
-      if (p.residual != nullptr) value += load(p.residual + r * p.c_row + n * lanes);
-      if (p.relu) value = value < 0.0f ? Vector{} : value;  // NaN stays
-      store(p.c + r * p.c_row + n * lanes, value);
-    }
+    for (int n = 0; n < N; ++n) store(p.c + r * p.c_row + n * lanes, sums[r][n]);
   }
 }
 
