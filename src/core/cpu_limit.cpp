@@ -115,8 +115,10 @@ std::string plain(const std::string& path) {
 
 }  // namespace
 
-int cpu_limit(const std::string& root) {
-  double least = affinity();
+int cpu_limit() { return cpu_limit("", affinity()); }
+
+int cpu_limit(const std::string& root, int processors) {
+  double least = processors;
   std::ifstream mounts(root + "/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     // "31 23 0:26 / /sys/fs/cgroup/cpu rw ... - cgroup cgroup rw,cpu,cpuacct"
