@@ -1,6 +1,8 @@
 // What this machine can do at most, measured: the rates that bench_int8 compares layers with.
 #pragma once
 
+#include <atomic>
+
 #include "benchmarks/timing.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/core/threads.hpp"
@@ -41,15 +43,13 @@ template <class Spin> double ceiling(const Spin& spin) {
   double best = 0;
   std::int64_t rounds = 1 << 16;
   for (int attempt = 0; attempt < 8; ++attempt) {
-    std::vector<std::int64_t> done(static_cast<std::size_t>(num_threads()));
+    // Chunks enough for each thread to take its part, whichever begins late.
+    const std::int64_t chunks = 16 * num_threads();
+    std::atomic<std::int64_t> done = 0;
     const double start = timing::seconds();
-    parallel_for(num_threads(), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) done[static_cast<std::size_t>(i)] = spin(rounds);
-    });
+    parallel_chunks(chunks, num_threads(), [&](std::int64_t, int) { done += spin(rounds / 16); });
     const double spent = timing::seconds() - start;
-    std::int64_t all = 0;
-    for (const std::int64_t n : done) all += n;
-    best = std::max(best, 2.0 * static_cast<double>(all) / spent);
+    best = std::max(best, 2.0 * static_cast<double>(done) / spent);
     if (spent < 0.02) rounds *= 4;
   }
   return best;

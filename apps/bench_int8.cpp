@@ -9,6 +9,7 @@
 #include "apps/datasets.hpp"
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
+#include "apps/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {
@@ -151,7 +152,7 @@ int parse(int argc, char** argv, Arguments& a) {
   app.add_option("--runs", a.runs, "timed runs of each, after one that is not counted")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
-  app.add_option("--threads", a.threads, "threads for computing; 0 means one per core")->capture_default_str();
+  app.add_option("--threads", a.threads, threads_help)->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_flag("--cpu-time", a.cpu_time, "measure processor time instead of the clock: for one thread on a busy machine");
   app.add_flag("--evaluate", a.evaluate, "also measure what both find in the run's test set; needs both files");
   OptionAdder adder{app, "Device"};
@@ -175,7 +176,7 @@ Summary summarize(Subject& subject, const Dataset& test, const TrainConfig& conf
 }
 
 int bench(Arguments a) {
-  set_num_threads(a.threads);
+  use_threads(a.threads);
   const Device device = use(a.device);
   const ImageSize size = parse_size(a.size);
   SHRIKE_CHECK(a.quantized.empty() || !a.checkpoint.empty(), "--quantized needs --checkpoint: the float detector beside it");

@@ -7,7 +7,7 @@
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
-#include "shrike/core/threads.hpp"
+#include "apps/threads.hpp"
 #include "shrike/core/staging.hpp"
 #include "shrike/data/draw.hpp"
 #include "shrike/io/file.hpp"
@@ -109,10 +109,10 @@ int run(int argc, char** argv) {
   app.add_flag("--draw,!--no-draw", arguments.draw, "write annotated pictures")->capture_default_str();
   OptionAdder adder{app, "Device"};
   arguments.device.visit(adder);
-  app.add_option("--threads", arguments.threads, "threads for computing; 0 means one per core")->capture_default_str();
+  app.add_option("--threads", arguments.threads, threads_help)->capture_default_str()->check(CLI::NonNegativeNumber);
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
 
-  set_num_threads(arguments.threads);
+  use_threads(arguments.threads);
   const Device device = use(arguments.device);
   const std::vector<fs::path> files = image_files(arguments.inputs);
   const LoadedDetector loaded = load_detector(load_safetensors(arguments.checkpoint));

@@ -6,7 +6,7 @@
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
-#include "shrike/core/threads.hpp"
+#include "apps/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {
@@ -26,13 +26,13 @@ int run(int argc, char** argv) {
   app.add_option("--split", split, "image set; by default the run's test set");
   OptionAdder adder{app, "Device"};
   device_settings.visit(adder);
-  app.add_option("--threads", threads, "threads for computing; 0 means one per core")->capture_default_str();
+  app.add_option("--threads", threads, threads_help)->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_flag("--drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
   app.add_option("--json", json, "write the figures to this file as JSON");
   app.add_option("--curves", curves, "write precision and recall of each class to this file as CSV");
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
 
-  set_num_threads(threads);
+  use_threads(threads);
   const Device device = use(device_settings);
   auto [config, model] = load_detector(load_safetensors(checkpoint));
   if (!data.empty()) config.data = data;

@@ -9,7 +9,6 @@
 #include "apps/sensitivity.hpp"
 #include "apps/trainer.hpp"
 #include "models/bias_correction.hpp"
-#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {
@@ -154,7 +153,7 @@ models::PreparedDetector resumed(const models::FusedDetector& fused, quant::Prep
 }
 
 int quantize(const QuantizeArguments& a) {
-  set_num_threads(a.threads);
+  use_threads(a.threads);
   const Device device = use(a.device);
   catch_stop_signals();
   const TensorFile file = load_safetensors(a.checkpoint);

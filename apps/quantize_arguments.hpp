@@ -6,6 +6,7 @@
 
 #include "apps/device.hpp"
 #include "apps/settings.hpp"
+#include "apps/threads.hpp"
 #include "shrike/quant/observer.hpp"
 
 namespace shrike::apps {
@@ -52,7 +53,7 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   app.add_flag("--evaluate,!--no-evaluate", a.evaluate, "measure the float and the quantized detector")->capture_default_str();
   OptionAdder adder{app, "Device"};
   a.device.visit(adder);
-  option(app, "Options", "--threads", a.threads, "threads for computing; 0 means one per core");
+  option(app, "Options", "--threads", a.threads, threads_help)->check(CLI::NonNegativeNumber);
   option(app, "Options", "--workers", a.workers, "threads that load images; by default the run's");
   const char* scales = "Quantization";
   option(app, scales, "--observer", a.observer,

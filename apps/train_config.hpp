@@ -2,6 +2,7 @@
 #pragma once
 
 #include "apps/device.hpp"
+#include "apps/threads.hpp"
 #include "models/detector.hpp"
 #include "shrike/data/voc.hpp"
 
@@ -53,8 +54,8 @@ struct TrainConfig {
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
     device.visit(v);
-    v("threads", threads, "threads for computing; 0 means one per core");
-    v("workers", workers, "threads that load images");
+    v("threads", threads, threads_help);
+    v("workers", workers, "threads that load images, ahead of the computing and at a lower priority");
     v("seed", seed, "every random number of the run follows from it");
     v("epochs", epochs, "passes over the training images");
     v("batch", batch, "images per step");

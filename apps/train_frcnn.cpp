@@ -4,7 +4,6 @@
 
 #include "apps/trainer.hpp"
 #include "apps/weights.hpp"
-#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {
@@ -25,6 +24,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.set_config("--config", "", "read settings from this TOML file; the command line wins");
   OptionAdder train{app, "Training"};
   arguments.config.visit(train);
+  app.get_option("--threads")->check(CLI::NonNegativeNumber);
   OptionAdder model{app, "Model"};
   arguments.config.model.visit(model);
 }
@@ -82,7 +82,7 @@ void write_config(TrainConfig config) {
 int train(Arguments arguments) {
   TrainConfig& config = arguments.config;
   const bool resume = arguments.resume;
-  set_num_threads(config.threads);
+  use_threads(config.threads);
   const Device device = use(config.device);
   SHRIKE_CHECK(config.epochs > 0 && config.batch > 0, "epochs ", config.epochs, " and batch ", config.batch,
                ": expected positive numbers");

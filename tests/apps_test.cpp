@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "apps.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/safetensors.hpp"
 
 using namespace programs;
@@ -160,6 +161,46 @@ TEST_CASE("wrong usage exits with 2, help with 0") {
     CHECK(help.status == 0);
     CHECK_THAT(help.text, Contains("--threads"));
   }
+}
+
+TEST_CASE("--threads and SHRIKE_THREADS") {
+  const std::string best = trained() + "/best.safetensors";
+  const std::string picture = (fs::directory_iterator(workplace().data() + "/JPEGImages"))->path().string();
+  for (const auto& [app, arguments] : std::vector<std::pair<std::string, std::string>>{{"train_frcnn", ""},
+                                                                                       {"eval_frcnn", "x"},
+                                                                                       {"detect_frcnn", "x x"},
+                                                                                       {"qat_frcnn", "--checkpoint x"},
+                                                                                       {"bench_int8", ""}}) {
+    for (const char* bad : {"-1", "two", "1.5", "99999999999"}) {
+      const Outcome outcome = run(app, arguments + " --threads=" + bad);
+      INFO(app << ": " << outcome.text);
+      CHECK(outcome.status == 2);
+      CHECK_THAT(outcome.text, Contains("--threads"));
+    }
+  }
+  const std::string detect = best + " " + picture + " -o " + workplace().path("detected") + " --no-draw ";
+  const Outcome many = run("detect_frcnn", detect + "--threads 100000");
+  CHECK(many.status == 0);
+  const std::string most = std::to_string(available_threads());
+  CHECK_THAT(many.text,
+             Contains("--threads 100000: this process may use " + most + " processor(s): going on with " + most + "\n"));
+  const Outcome automatic = run("detect_frcnn", detect + "--threads 0");
+  CHECK(automatic.status == 0);
+  CHECK_THAT(automatic.text, !Contains("--threads"));
+
+  REQUIRE(setenv("SHRIKE_THREADS", "three", 1) == 0);
+  for (const auto& [app, arguments] :
+       std::vector<std::pair<std::string, std::string>>{{"train_frcnn", "--run " + workplace().path("no_threads")},
+                                                        {"eval_frcnn", best},
+                                                        {"detect_frcnn", detect},
+                                                        {"qat_frcnn", "--checkpoint " + best},
+                                                        {"bench_int8", "--runs 1"}}) {
+    check_failure(run(app, arguments), app, "SHRIKE_THREADS is 'three'");
+  }
+  CHECK(run("detect_frcnn", detect + "--threads 1").status == 0);  // the option wins
+  REQUIRE(setenv("SHRIKE_THREADS", "1", 1) == 0);
+  CHECK(run("detect_frcnn", detect).status == 0);
+  REQUIRE(unsetenv("SHRIKE_THREADS") == 0);
 }
 
 TEST_CASE("bad settings and files are one line and exit status 1") {

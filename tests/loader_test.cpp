@@ -1,5 +1,10 @@
 #include "shrike/data/loader.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/resource.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -348,3 +353,27 @@ TEST_CASE("BCCD: images a second") {
   for (const Batch& batch : batches) CHECK(batch.images.shape() == Shape{1, 300, 400, 3});
   std::cout << "BCCD at 300x400: " << 72 / seconds << " images/s on two threads\n";
 }
+
+#if defined(__linux__)
+TEST_CASE("the loader's threads give way to computing") {
+  const VocFolder folder;
+  const int own = getpriority(PRIO_PROCESS, 0);
+  Loader loader(random_images(folder, 9), small_options());
+  loader.start(0);
+  // The nice value of each thread of this process.
+  const auto lower = [&] {
+    int count = 0;
+    for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+      const int thread = std::stoi(task.path().filename().string());
+      count += getpriority(PRIO_PROCESS, static_cast<id_t>(thread)) == std::min(own + 5, 19) &&
+               sched_getscheduler(thread) == SCHED_BATCH;
+    }
+    return count;
+  };
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (lower() < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  CHECK(lower() == 2);
+  CHECK(getpriority(PRIO_PROCESS, 0) == own);
+  CHECK(sched_getscheduler(0) == SCHED_OTHER);
+}
+#endif

@@ -1,5 +1,5 @@
-// Processors that a process may use, after sched_setaffinity(2), cgroups(7) and the kernel's Documentation on cgroup-v2 (cpu.max)
-// and sched-bwc (cpu.cfs_quota_us).
+// Processors that a process may use, after sched_setaffinity(2), cgroups(7) and the kernel's Documentation on cgroup-v2
+// (cpu.max) and sched-bwc (cpu.cfs_quota_us).
 #include "cpu_limit.hpp"
 
 #include <algorithm>
@@ -13,18 +13,20 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 namespace shrike {
 namespace {
 
+// Of the process's first thread, so that the answer does not depend on who asks: a program may have bound some of its threads.
 int affinity() {
 #if defined(__linux__)
   // The mask of a machine with more processors than cpu_set_t holds needs a larger one.
   for (int most = CPU_SETSIZE; most <= 1 << 20; most *= 4) {
     std::vector<cpu_set_t> set(static_cast<std::size_t>(CPU_ALLOC_SIZE(most)) / sizeof(cpu_set_t) + 1);
     const std::size_t bytes = set.size() * sizeof(cpu_set_t);
-    if (sched_getaffinity(0, bytes, set.data()) == 0) return std::max(CPU_COUNT_S(bytes, set.data()), 1);
+    if (sched_getaffinity(getpid(), bytes, set.data()) == 0) return std::max(CPU_COUNT_S(bytes, set.data()), 1);
   }
 #endif
   return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
@@ -37,11 +39,12 @@ std::vector<std::string> words(const std::string& line) {
   return result;
 }
 
-std::string first_line(const std::string& path) {
+// The words of a file's first line, of which no more than a few are wanted.
+std::vector<std::string> first_words(const std::string& path) {
   std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
+  char line[128] = {};
+  file.getline(line, sizeof line);
+  return file ? words(line) : std::vector<std::string>{};
 }
 
 std::optional<double> number(const std::string& text) {
@@ -53,32 +56,17 @@ std::optional<double> number(const std::string& text) {
 
 // Processors that one group may use: quota / period, where both say so.
 std::optional<double> quota_of(const std::string& folder, bool version_2) {
-  std::string quota, period;
+  std::vector<std::string> both;  // "max 100000" or "150000 100000"
   if (version_2) {
-    const auto parts = words(first_line(folder + "/cpu.max"));  // "max 100000" or "150000 100000"
-    if (parts.size() != 2) return std::nullopt;
-    quota = parts[0];
-    period = parts[1];
+    both = first_words(folder + "/cpu.max");
   } else {
-    const auto q = words(first_line(folder + "/cpu.cfs_quota_us")), p = words(first_line(folder + "/cpu.cfs_period_us"));
-    if (q.size() != 1 || p.size() != 1) return std::nullopt;
-    quota = q[0];
-    period = p[0];
+    both = first_words(folder + "/cpu.cfs_quota_us");  // -1: none
+    for (const std::string& word : first_words(folder + "/cpu.cfs_period_us")) both.push_back(word);
   }
-  const auto time = number(quota), of = number(period);
+  if (both.size() != 2) return std::nullopt;
+  const auto time = number(both[0]), of = number(both[1]);
   if (!time || !of || *time <= 0 || *of <= 0) return std::nullopt;
   return *time / *of;
-}
-
-// The least quota of a group and the groups above it.
-void limit_by(const std::string& mount, const std::string& mounted, std::string group, bool version_2, double& least) {
-  // In a container the hierarchy's mount shows this process's own group as its root.
-  if (mounted != "/" && group.rfind(mounted, 0) == 0) group.erase(0, mounted.size());
-  while (true) {
-    if (const auto quota = quota_of(mount + group, version_2)) least = std::min(least, *quota);
-    if (group.empty() || group == "/") return;
-    group.erase(std::min(group.rfind('/'), group.size()));
-  }
 }
 
 // The group of this process in a hierarchy, from /proc/self/cgroup: lines of "number:controllers:path".
@@ -90,22 +78,58 @@ std::string group_of(const std::string& root, const std::string& controller) {
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     if (controllers.find("," + controller + ",") != std::string::npos) return line.substr(second + 1);
   }
-  return "/";
+  return "";
+}
+
+// Where a group is below a mount that shows the hierarchy from the group `mounted` on: "" for the mount itself, which is also
+// the answer where the mount does not show the group, as in some containers.
+std::string below_mount(const std::string& group, const std::string& mounted) {
+  const std::string above = mounted == "/" ? "" : mounted;
+  const bool inside = group.size() > above.size() + 1 && group.rfind(above + "/", 0) == 0;
+  return inside && group.find("/..") == std::string::npos ? group.substr(above.size()) : "";
+}
+
+// The least quota of a group and the groups above it, up to the mount's root.
+void limit_by(const std::string& mount, std::string group, bool version_2, double& least) {
+  for (;;) {
+    if (const auto quota = quota_of(mount + group, version_2)) least = std::min(least, *quota);
+    if (group.empty()) return;
+    group.erase(group.rfind('/'));  // it begins with one
+  }
+}
+
+// mountinfo writes spaces and the like in a path as \040.
+std::string plain(const std::string& path) {
+  std::string result;
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const auto digit = [&](std::size_t at) { return at < path.size() && path[at] >= '0' && path[at] <= '7'; };
+    if (path[i] == '\\' && digit(i + 1) && digit(i + 2) && digit(i + 3)) {
+      result += static_cast<char>((path[i + 1] - '0') * 64 + (path[i + 2] - '0') * 8 + (path[i + 3] - '0'));
+      i += 3;
+    } else {
+      result += path[i];
+    }
+  }
+  return result;
 }
 
 }  // namespace
 
-int cpu_limit(const std::string& root) {
-  double least = affinity();
+int cpu_limit() { return cpu_limit("", affinity()); }
+
+int cpu_limit(const std::string& root, int processors) {
+  double least = processors;
   std::ifstream mounts(root + "/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     // "31 23 0:26 / /sys/fs/cgroup/cpu rw ... - cgroup cgroup rw,cpu,cpuacct"
     const auto parts = words(line);
     const auto dash = std::find(parts.begin(), parts.end(), "-");
-    if (parts.size() < 5 || parts.end() - dash < 4) continue;
+    if (dash - parts.begin() < 5 || parts.end() - dash < 2) continue;
     const bool version_2 = dash[1] == "cgroup2";
-    const bool cpu = dash[1] == "cgroup" && ("," + dash[3] + ",").find(",cpu,") != std::string::npos;
-    if (version_2 || cpu) limit_by(root + parts[4], parts[3], group_of(root, version_2 ? "" : "cpu"), version_2, least);
+    const bool cpu = dash[1] == "cgroup" && ("," + parts.back() + ",").find(",cpu,") != std::string::npos;
+    if (!version_2 && !cpu) continue;
+    const std::string group = below_mount(group_of(root, version_2 ? "" : "cpu"), plain(parts[3]));
+    limit_by(root + plain(parts[4]), group, version_2, least);
   }
   return std::max(static_cast<int>(std::ceil(least - 1e-9)), 1);
 }

@@ -3,20 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
-#include "cpu_limit.hpp"
-#include "shrike/core/check.hpp"
+#include "thread_count.hpp"
 
 #if defined(__unix__)
 #include <pthread.h>
@@ -28,40 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int most_threads = 1024;
-// How long a thread that waits keeps its processor before it sleeps. The next loop mostly comes sooner; and waking a thread takes
-// about as long.
+// How long a thread that waits keeps its processor before it sleeps. The next loop mostly comes sooner; and waking a thread
+// takes about as long.
 constexpr std::chrono::microseconds patience{50};
-
-// The number of threads
-
-std::atomic<int> asked_for{0};  // by set_num_threads
-std::atomic<int> automatic{0};  // what 0 stands for; 0: not looked up yet
-std::atomic<std::int64_t> next_look{0};
-
-std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
-}
-
-int look_up_threads() {
-  const char* text = std::getenv("SHRIKE_THREADS");
-  if (text == nullptr || *text == '\0') return std::min(cpu_limit(), most_threads);
-  int value = 0;
-  const auto [end, error] = std::from_chars(text, text + std::strlen(text), value);
-  SHRIKE_CHECK(error == std::errc() && *end == '\0' && value >= 1 && value <= most_threads, "SHRIKE_THREADS is '", text,
-               "': expected a whole number from 1 to ", most_threads);
-  return value;
-}
-
-// Quotas change while a process runs: they are read again, but not often.
-void look_again() {
-  constexpr std::int64_t interval_ms = 10000;
-  if (asked_for.load(std::memory_order_relaxed) != 0) return;
-  const std::int64_t now = now_ms();
-  std::int64_t due = next_look.load(std::memory_order_relaxed);
-  if (now < due || !next_look.compare_exchange_strong(due, now + interval_ms, std::memory_order_relaxed)) return;
-  automatic.store(look_up_threads(), std::memory_order_relaxed);
-}
 
 // Waiting
 
@@ -94,9 +58,9 @@ struct Job {
   void (*call)(const void*, std::int64_t, int);
   std::int64_t chunks;
   int slots;
-  std::atomic<std::int64_t> next{0};  // chunk to be claimed
-  std::atomic<int> workers{0};        // that are in it, besides the caller
-  int joined = 1;                     // slots given out; guarded by the pool's mutex
+  std::atomic<std::int64_t> next{0};   // chunk to be claimed
+  std::atomic<int> workers{0};         // that are in it, besides the caller
+  int joined = 1;                      // slots given out; guarded by the pool's mutex
   std::exception_ptr error = nullptr;  // the first one; guarded by the pool's mutex
 
   bool open() const { return joined < slots && next.load(std::memory_order_relaxed) < chunks; }
@@ -104,12 +68,14 @@ struct Job {
 
 class Pool {
  public:
+  // After a fork, `parents` is the pool of the parent process: without threads here, and in an unknown state.
+  explicit Pool(const Pool* parents = nullptr) : parents_(parents) {}
   void run(Job& job);
   void stop();
 
  private:
   void work(Job& job, int slot);
-  void worker();
+  void worker() noexcept;
   Job* open_job();
   void grow(int threads);
 
@@ -119,10 +85,12 @@ class Pool {
   std::vector<Job*> jobs_;
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> posted_{0};  // counts what news_ tells: what an idle worker watches
+  int limit_ = 1;                         // num_threads() when the last job was posted
   int computing_ = 0;                     // threads that run chunks, callers included
   int sleeping_ = 0;                      // workers that wait for news_
   bool stopped_ = false;
   bool complained_ = false;
+  const Pool* const parents_;  // kept, so that nothing counts as leaked
 };
 
 // Claims chunks until there are none.
@@ -141,12 +109,12 @@ void Pool::work(Job& job, int slot) {
 }
 
 Job* Pool::open_job() {
-  if (computing_ >= num_threads()) return nullptr;
+  if (computing_ >= limit_) return nullptr;
   const auto found = std::find_if(jobs_.begin(), jobs_.end(), [](const Job* job) { return job->open(); });
   return found == jobs_.end() ? nullptr : *found;
 }
 
-void Pool::worker() {
+void Pool::worker() noexcept {
   std::unique_lock lock(mutex_);
   while (!stopped_) {
     if (Job* const job = open_job(); job != nullptr) {
@@ -172,35 +140,45 @@ void Pool::worker() {
   }
 }
 
+// Threads that are started while one of these lives get no signals but those that their own instructions raise: the others are
+// for the threads of the program.
+class SignalsBlocked {
+ public:
+#if defined(__unix__)
+  SignalsBlocked() {
+    sigset_t most;
+    sigfillset(&most);
+    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) sigdelset(&most, own);
+    pthread_sigmask(SIG_BLOCK, &most, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+#endif
+};
+
 // Starts threads that are missing; where the system gives no more, those that there are will do.
 void Pool::grow(int threads) {
-  while (static_cast<int>(workers_.size()) < threads - 1 && !complained_) {
-#if defined(__unix__)
-    // Signals are for the threads of the program.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-#endif
-    try {
-      workers_.emplace_back([this] { worker(); });
-    } catch (const std::system_error& error) {
-      complained_ = true;
-      std::fprintf(stderr, "threads: the system gave %zu of %d threads (%s): going on with these\n", workers_.size() + 1, threads,
-                   error.what());
-    }
-#if defined(__unix__)
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#endif
+  if (stopped_ || complained_ || static_cast<int>(workers_.size()) >= threads - 1) return;
+  const SignalsBlocked blocked;
+  try {
+    while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { worker(); });
+  } catch (const std::exception& error) {  // std::system_error, std::bad_alloc
+    complained_ = true;
+    std::fprintf(stderr, "threads: the system gave %zu of %d threads (%s): going on with these\n", workers_.size() + 1, threads,
+                 error.what());
   }
 }
 
 void Pool::run(Job& job) {
+  const int threads = num_threads();
   {
     std::unique_lock lock(mutex_);
-    const int threads = num_threads();
-    if (!stopped_) grow(threads);
-    ++computing_;
+    limit_ = threads;
+    grow(threads);
     jobs_.push_back(&job);
+    ++computing_;
     posted_.fetch_add(1, std::memory_order_relaxed);
     const int wanted = std::min({job.slots - 1, sleeping_, threads - computing_});
     lock.unlock();
@@ -211,9 +189,9 @@ void Pool::run(Job& job) {
     const std::lock_guard lock(mutex_);
     --computing_;
     std::erase(jobs_, &job);  // no worker joins from here on
-    if (!jobs_.empty() && sleeping_ > 0) {
+    if (!jobs_.empty()) {     // another caller can do with what this one leaves
       posted_.fetch_add(1, std::memory_order_relaxed);
-      news_.notify_one();  // another caller can do with what this one leaves
+      news_.notify_one();
     }
   }
   const auto left = [&] { return job.workers.load(std::memory_order_acquire) == 0; };
@@ -237,8 +215,8 @@ void Pool::stop() {
   workers_.clear();
 }
 
-// Never destroyed, so that loops of other static objects' destructors still run, on their own threads. After a fork the child has
-// none of the parent's workers: it begins anew.
+// Never destroyed, so that loops of other static objects' destructors still run, on their own threads. After a fork the child
+// has none of the parent's workers: it begins anew.
 std::atomic<Pool*> the_pool{nullptr};
 
 struct StopAtExit {
@@ -252,7 +230,7 @@ Pool& pool() {
   static const bool prepared = [] {
     the_pool.store(new Pool);
 #if defined(__unix__)
-    pthread_atfork(nullptr, nullptr, [] { the_pool.store(new Pool); });
+    pthread_atfork(nullptr, nullptr, [] { the_pool.store(new Pool(the_pool.load())); });
 #endif
     return true;
   }();
@@ -262,22 +240,13 @@ Pool& pool() {
 
 }  // namespace
 
-void set_num_threads(int threads) {
-  SHRIKE_CHECK(threads >= 0 && threads <= most_threads, "threads ", threads, ": expected 0 (automatic) to ", most_threads);
-  asked_for.store(threads, std::memory_order_relaxed);
+int thread_slots(std::int64_t chunks) {
+  return inside ? 1 : static_cast<int>(std::clamp<std::int64_t>(chunks, 1, num_threads()));
 }
-
-int num_threads() {
-  if (const int threads = asked_for.load(std::memory_order_relaxed); threads != 0) return threads;
-  if (automatic.load(std::memory_order_relaxed) == 0) automatic.store(look_up_threads(), std::memory_order_relaxed);
-  return automatic.load(std::memory_order_relaxed);
-}
-
-int available_threads() { return cpu_limit(); }
 
 void run_chunks(std::int64_t chunks, int slots, const void* context, void (*call)(const void*, std::int64_t, int)) {
   if (chunks > 1 && slots > 1 && !inside) {
-    look_again();
+    look_again_at_threads();
     Job job{context, call, chunks, slots};
     return pool().run(job);
   }

@@ -54,7 +54,7 @@ void detection_candidates(Cpu, DetectionSizes sizes, const float* class_logits, 
                           float* boxes, float* scores, std::int32_t* labels, std::int32_t* count) {
   const std::int64_t classes = sizes.classes;
   std::atomic<std::int32_t> total = 0;
-  parallel_for(sizes.proposals, 16, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(sizes.proposals, 512 / std::max<std::int64_t>(classes, 1), [&](std::int64_t begin, std::int64_t end) {
     std::int32_t stayed = 0;
     for (std::int64_t p = begin; p < end; ++p) {
       const float* logits = class_logits + p * classes;

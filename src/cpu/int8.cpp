@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "blocks.hpp"
 #include "int8_packed.hpp"
 #include "int8_winograd.hpp"
 #include "shrike/core/last_kernel.hpp"
@@ -15,8 +16,6 @@
 
 namespace shrike::int8 {
 namespace {
-
-
 
 // One group of a convolution.
 struct Product {
@@ -187,61 +186,73 @@ struct Target {
   }
 };
 
-// Few weights: every thread gathers blocks of rows that stay in its cache beside a panel of weights.
+// What a chunk of a loop is to have at most, and at least, unless there is no more: multiplications, of which a core does some
+// 100 to 200 in a nanosecond. A thread that the machine delays holds up little, and claiming chunks costs nothing beside them.
+constexpr std::int64_t chunk_work = 24 << 20, least_work = 3 << 20;
+
+// What a row costs, in multiplications: also to gather it and to finish its sums.
+std::int64_t row_work(std::int64_t depth, std::int64_t columns) { return (depth + 32) * (columns + 32); }
+
+// Few weights: chunks of rows, gathered in blocks that stay in a core's cache beside a panel of weights.
 void by_rows(const Product& m, const Target& target) {
   const std::int64_t width = m.how.isa->panel, panels = m.how.panels();
   const Scratch starts = scratch_bytes(panels * width * 4);
   auto* const start = reinterpret_cast<std::int32_t*>(starts.data());
   for (std::int64_t panel = 0; panel < panels; ++panel) m.start_sums(panel, start + panel * width);
-  const std::int64_t most = std::clamp<std::int64_t>((384 << 10) / m.row_bytes(), 12, 192);
-  const std::int64_t threads = num_threads(), rounds = (m.rows() + threads * most - 1) / (threads * most);
-  const std::int64_t blocks = std::min(m.rows(), rounds * threads), block = (m.rows() + blocks - 1) / blocks;
+  constexpr std::int64_t unit = 12;  // rows: full tiles in registers
+  const std::int64_t units = (m.rows() + unit - 1) / unit, work = unit * row_work(m.how.depth(), m.how.columns());
+  // The weights are read once for each block.
+  const std::int64_t chunks = cpu::even_blocks(units, std::max(chunk_work / work, 48 / unit), least_work / work);
+  const std::int64_t longest = (units + chunks - 1) / chunks * unit;
+  const std::int64_t block = std::min(longest, std::clamp<std::int64_t>((384 << 10) / m.row_bytes(), 12, 192) / unit * unit);
   const std::int64_t left_bytes = (block * m.row_bytes() + slack + 63) / 64 * 64, each = left_bytes + block * (width + 1) * 4;
-  const Scratch scratch = scratch_bytes(threads * each);
-  parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t part = begin; part < end; ++part) {
-      char* const left = reinterpret_cast<char*>(scratch.data()) + part * each;
-      auto* const c = reinterpret_cast<std::int32_t*>(left + left_bytes);
-      auto* const offsets = c + block * width;
-      for (std::int64_t b = blocks * part / threads; b < blocks * (part + 1) / threads; ++b) {
-        const std::int64_t first = m.rows() * b / blocks, count = m.rows() * (b + 1) / blocks - first;
-        m.pack_rows(first, count, left, offsets);
-        for (std::int64_t panel = 0; panel < panels; ++panel) {
-          m.multiply(m.panel(panel), 0, m.panel(panel).steps, count, left, start + panel * width, 0, c);
-          target.put(m, panel, first, count, c, offsets);
-        }
+  const int slots = thread_slots(chunks);
+  const Scratch scratch = scratch_bytes(slots * each);
+  parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
+    char* const left = reinterpret_cast<char*>(scratch.data()) + slot * each;
+    auto* const c = reinterpret_cast<std::int32_t*>(left + left_bytes);
+    auto* const offsets = c + block * width;
+    const std::int64_t end = std::min(units * (chunk + 1) / chunks * unit, m.rows());
+    for (std::int64_t first = units * chunk / chunks * unit; first < end; first += block) {
+      const std::int64_t count = std::min(block, end - first);
+      m.pack_rows(first, count, left, offsets);
+      for (std::int64_t panel = 0; panel < panels; ++panel) {
+        m.multiply(m.panel(panel), 0, m.panel(panel).steps, count, left, start + panel * width, 0, c);
+        target.put(m, panel, first, count, c, offsets);
       }
     }
   });
 }
 
-// Many weights and few rows: rows are packed once, and every thread takes the panels it owns, a part that stays in its cache at
-// a time, so that the weights are read from memory once.
+// Many weights and few rows: rows are packed once; a chunk is a block of them and a panel, a part of the steps that stays in a
+// core's cache at a time. The chunks of a panel follow each other, so that its weights are read from memory once.
 void by_panels(const Product& m, const Target& target) {
   const std::int64_t rows = m.rows(), width = m.how.isa->panel, panels = m.how.panels();
   const std::int64_t part_steps = (256 << 10) / (width * 4);
   const Scratch rows_scratch = scratch_bytes(rows * (m.row_bytes() + 4));
   auto* const left = reinterpret_cast<char*>(rows_scratch.data());
   auto* const offsets = reinterpret_cast<std::int32_t*>(left + rows * m.row_bytes());
-  parallel_for(rows, 8, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t rows_of_chunk = std::max<std::int64_t>((64 << 10) / m.row_bytes(), 1);
+  parallel_for(rows, rows_of_chunk, [&](std::int64_t begin, std::int64_t end) {
     m.pack_rows(begin, end - begin, left + begin * m.row_bytes(), offsets + begin);
   });
-  const std::int64_t threads = num_threads(), each = (rows + 1) * width * 4;
-  const Scratch scratch = scratch_bytes(threads * each);
-  parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t part = begin; part < end; ++part) {
-      auto* const start = reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(scratch.data()) + part * each);
-      auto* const c = start + width;
-      for (std::int64_t panel = panels * part / threads; panel < panels * (part + 1) / threads; ++panel) {
-        m.start_sums(panel, start);
-        const Panel& right = m.panel(panel);
-        for (std::int64_t step = 0; step < right.steps; step += part_steps) {
-          m.multiply(right, step, std::min(step + part_steps, right.steps), rows, left, step == 0 ? start : c,
-                     step == 0 ? 0 : width, c);
-        }
-        target.put(m, panel, 0, rows, c, offsets);
-      }
+  const std::int64_t most = std::max<std::int64_t>(chunk_work / row_work(m.how.depth(), width), 96);
+  const std::int64_t blocks = (rows + most - 1) / most, each = ((rows + blocks - 1) / blocks + 1) * width * 4;
+  const std::int64_t chunks = panels * blocks;
+  const int slots = thread_slots(chunks);
+  const Scratch scratch = scratch_bytes(slots * each);
+  parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
+    auto* const start = reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(scratch.data()) + slot * each);
+    auto* const c = start + width;
+    const std::int64_t panel = chunk / blocks, block = chunk % blocks;
+    const std::int64_t first = rows * block / blocks, count = rows * (block + 1) / blocks - first;
+    m.start_sums(panel, start);
+    const Panel& right = m.panel(panel);
+    for (std::int64_t step = 0; step < right.steps; step += part_steps) {
+      m.multiply(right, step, std::min(step + part_steps, right.steps), count, left + first * m.row_bytes(),
+                 step == 0 ? start : c, step == 0 ? 0 : width, c);
     }
+    target.put(m, panel, first, count, c, offsets + first);
   });
 }
 

@@ -5,10 +5,11 @@
 #include <atomic>
 #include <cstring>
 
+#include "blocks.hpp"
+#include "conv/winograd_tiles.hpp"
 #include "int8_winograd_lines.hpp"
 #include "scratch.hpp"
 #include "shrike/core/threads.hpp"
-#include "conv/winograd_tiles.hpp"
 
 namespace shrike::int8::winograd {
 namespace {
@@ -62,8 +63,13 @@ struct Job {
   void transform_input(std::int64_t tile, const std::uint8_t* zeros, char* v, std::int64_t stride, std::uint32_t* excess) const;
   template <class V> void transform_back(std::int64_t tile, std::int64_t panel, const std::int32_t* m, std::int64_t stride,
                                          const std::uint32_t* excess) const;
-  template <class V>
-  void run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v, std::int32_t* m) const;
+  template <class V> void transform(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v,
+                                    std::int64_t v_stride, std::uint32_t* excess) const;
+  template <class V> void multiply(std::int64_t panel, std::int64_t first, std::int64_t count, const char* v,
+                                   std::int64_t v_stride, const std::uint32_t* excess, std::int32_t* m) const;
+  std::int64_t most_tiles() const;
+  template <class V> void by_blocks(const std::uint8_t* zeros) const;
+  template <class V> void by_steps(const std::uint8_t* zeros) const;
 };
 
 // B^T d B of one tile; points are `stride` bytes apart. excess [16]: A^T P A, where P are the products of the inputs by pairs.
@@ -136,11 +142,9 @@ template <class V> void Job::transform_back(std::int64_t tile, std::int64_t pane
   }
 }
 
-// One block of tiles: transform, then for each panel 36 products and the transform back.
-template <class V>
-void Job::run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v, std::int32_t* m) const {
-  const std::int64_t v_stride = count * v_row() + 64, m_stride = count * isa.panel + 16;
-  auto* const excess = reinterpret_cast<std::uint32_t*>(m + points * m_stride);
+// Tiles first .. first + count - 1 to v, one after another.
+template <class V> void Job::transform(std::int64_t first, std::int64_t count, const std::uint8_t* zeros, char* v,
+                                       std::int64_t v_stride, std::uint32_t* excess) const {
   for (std::int64_t t = 0; t < count; ++t) {
     if (packed.how.x == Dtype::u8) {
       transform_input<V, typename V::Codes>(first + t, zeros, v + t * v_row(), v_stride, excess + 16 * t);
@@ -148,13 +152,71 @@ void Job::run(std::int64_t first, std::int64_t count, const std::uint8_t* zeros,
       transform_input<V, typename V::SignedCodes>(first + t, zeros, v + t * v_row(), v_stride, excess + 16 * t);
     }
   }
-  const char* u = reinterpret_cast<const char*>(packed.winograd.data());
-  const auto* start = reinterpret_cast<const std::int32_t*>(packed.starts.data());
-  for (std::int64_t panel = 0; panel < packed.how.panels(); ++panel) {
-    for (int point = 0; point < points; ++point, u += panel_bytes(packed.how), start += isa.panel) {
-      isa.multiply_pairs(count, z.c / 2, v + point * v_stride, v_row(), u, start, 0, m + point * m_stride);
-    }
-    for (std::int64_t t = 0; t < count; ++t) transform_back<V>(first + t, panel, m + t * isa.panel, m_stride, excess + 16 * t);
+}
+
+// One panel of the results of these tiles: 36 products, and the transform back.
+template <class V> void Job::multiply(std::int64_t panel, std::int64_t first, std::int64_t count, const char* v,
+                                      std::int64_t v_stride, const std::uint32_t* excess, std::int32_t* m) const {
+  const std::int64_t m_stride = count * isa.panel + 16;
+  const char* u = reinterpret_cast<const char*>(packed.winograd.data()) + panel * points * panel_bytes(packed.how);
+  const auto* start = reinterpret_cast<const std::int32_t*>(packed.starts.data()) + panel * points * isa.panel;
+  for (int point = 0; point < points; ++point, u += panel_bytes(packed.how), start += isa.panel) {
+    isa.multiply_pairs(count, z.c / 2, v + point * v_stride, v_row(), u, start, 0, m + point * m_stride);
+  }
+  for (std::int64_t t = 0; t < count; ++t) transform_back<V>(first + t, panel, m + t * isa.panel, m_stride, excess + 16 * t);
+}
+
+// Tiles that are multiplied together, full tiles in registers: the more, the less often the weights are read, but the
+// transformed input and the sums are to stay in a core's share of the caches.
+std::int64_t Job::most_tiles() const {
+  const std::int64_t unit = isa.pair_rows;
+  return std::clamp<std::int64_t>((2000 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 64) / unit * unit;
+}
+
+// Few weights: a chunk is a block of tiles, which it takes through all steps.
+template <class V> void Job::by_blocks(const std::uint8_t* zeros) const {
+  const std::int64_t tiles = out.count(), unit = isa.pair_rows, units = (tiles + unit - 1) / unit;
+  const std::int64_t work = points * z.c * z.k * unit;
+  const std::int64_t blocks = cpu::even_blocks(units, most_tiles() / unit, (2 << 20) / work);
+  const std::int64_t block = (units + blocks - 1) / blocks * unit, v_stride = block * v_row() + 64;
+  const std::int64_t v_bytes = points * v_stride, m_bytes = points * (block * isa.panel + 16) * 4;
+  const std::int64_t each = v_bytes + m_bytes + block * 16 * 4;
+  const int slots = thread_slots(blocks);
+  const Scratch scratch = scratch_bytes(slots * each);
+  parallel_chunks(blocks, slots, [&](std::int64_t b, int slot) {
+    char* const v = reinterpret_cast<char*>(scratch.data()) + slot * each;
+    auto* const m = reinterpret_cast<std::int32_t*>(v + v_bytes);
+    auto* const excess = reinterpret_cast<std::uint32_t*>(v + v_bytes + m_bytes);
+    const std::int64_t first = units * b / blocks * unit, count = std::min(units * (b + 1) / blocks * unit, tiles) - first;
+    transform<V>(first, count, zeros, v, v_stride, excess);
+    for (std::int64_t panel = 0; panel < packed.how.panels(); ++panel) multiply<V>(panel, first, count, v, v_stride, excess, m);
+  });
+}
+
+// Many weights: first all tiles are transformed, then a chunk is a block of them and a panel, so that few tiles, too, are work
+// for several threads, and none of them reads all weights. As many tiles at a time as `most_bytes` hold.
+template <class V> void Job::by_steps(const std::uint8_t* zeros) const {
+  constexpr std::int64_t most_bytes = 16 << 20;
+  const std::int64_t tiles = out.count(), panels = packed.how.panels(), most = most_tiles();
+  const std::int64_t sweeps = (tiles * points * v_row() + most_bytes - 1) / most_bytes, sweep = (tiles + sweeps - 1) / sweeps;
+  const std::int64_t v_stride = sweep * v_row() + 64, v_bytes = points * v_stride;
+  const std::int64_t each = points * (most * isa.panel + 16) * 4;
+  const int slots = thread_slots((sweep + most - 1) / most * panels);
+  const Scratch scratch = scratch_bytes(v_bytes + sweep * 16 * 4 + slots * each);
+  char* const v = reinterpret_cast<char*>(scratch.data());
+  auto* const excess = reinterpret_cast<std::uint32_t*>(v + v_bytes);
+  char* const sums = v + v_bytes + sweep * 16 * 4;
+  for (std::int64_t number = 0; number < sweeps; ++number) {
+    const std::int64_t from = tiles * number / sweeps, here = tiles * (number + 1) / sweeps - from;
+    parallel_for(here, 4, [&](std::int64_t begin, std::int64_t end) {
+      transform<V>(from + begin, end - begin, zeros, v + begin * v_row(), v_stride, excess + 16 * begin);
+    });
+    const std::int64_t blocks = (here + most - 1) / most;
+    parallel_chunks(blocks * panels, slots, [&](std::int64_t chunk, int slot) {
+      const std::int64_t block = chunk / panels, begin = here * block / blocks, end = here * (block + 1) / blocks;
+      multiply<V>(chunk % panels, from + begin, end - begin, v + begin * v_row(), v_stride, excess + 16 * begin,
+                  reinterpret_cast<std::int32_t*>(sums + slot * each));
+    });
   }
 }
 
@@ -202,29 +264,11 @@ void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSize
   using shrike::winograd::tiles_of;
   const Kernels& isa = *packed.how.isa;
   const Job job{packed, isa, how, z, o, tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q)};
-  // Blocks, evenly many for each thread, of full tiles in registers. The larger they are, the less often the weights are read,
-  // but the transformed input and the sums are to stay in a core's share of the caches.
-  const std::int64_t tiles = job.out.count(), threads = num_threads(), unit = isa.pair_rows, units = (tiles + unit - 1) / unit;
-  const std::int64_t most = std::clamp<std::int64_t>((2000 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 64) / unit;
-  const std::int64_t rounds = (units + threads * most - 1) / (threads * most);
-  const std::int64_t blocks = std::min(units, rounds * threads), block = (units + blocks - 1) / blocks * unit;
-  const std::int64_t v_bytes = points * (block * job.v_row() + 64),
-                     m_bytes = (points * (block * isa.panel + 16) + 16 * block) * 4;
-  const Scratch scratch = scratch_bytes(threads * (v_bytes + m_bytes) + z.c);
-  auto* const base = reinterpret_cast<char*>(scratch.data());
-  auto* const zeros = reinterpret_cast<std::uint8_t*>(base + threads * (v_bytes + m_bytes));
+  const Scratch none = scratch_bytes(z.c);
+  auto* const zeros = reinterpret_cast<std::uint8_t*>(none.data());
   std::fill_n(zeros, z.c, std::uint8_t{0});
-  parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t part = begin; part < end; ++part) {
-      char* const v = base + part * (v_bytes + m_bytes);
-      for (std::int64_t b = blocks * part / threads; b < blocks * (part + 1) / threads; ++b) {
-        const std::int64_t first = units * b / blocks * unit, last = std::min(units * (b + 1) / blocks * unit, tiles);
-        auto* const m = reinterpret_cast<std::int32_t*>(v + v_bytes);
-        Wide::fit(z.c, z.k) ? job.run<Wide>(first, last - first, zeros, v, m)
-                            : job.run<Narrow>(first, last - first, zeros, v, m);
-      }
-    }
-  });
+  const auto run = [&]<class V>(V) { points* z.c* z.k * 2 <= 1 << 20 ? job.by_blocks<V>(zeros) : job.by_steps<V>(zeros); };
+  Wide::fit(z.c, z.k) ? run(Wide{}) : run(Narrow{});
 }
 
 }  // namespace shrike::int8::winograd

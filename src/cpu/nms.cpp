@@ -148,7 +148,8 @@ void suppress(const NmsSizes& s, const float* boxes, const std::int32_t* order, 
   bool out[batch];
   for (std::size_t first = 0; first < n; first += batch) {
     const std::size_t count = std::min(batch, n - first);
-    parallel_for(static_cast<std::int64_t>(count), 32, [&](std::int64_t begin, std::int64_t end) {
+    const auto grain = static_cast<std::int64_t>((1 << 16) / (chosen.size() + 1));  // comparisons of a chunk
+    parallel_for(static_cast<std::int64_t>(count), grain, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         candidates[i] = corners(boxes + std::int64_t{4} * order[places[first + i]]);
         out[i] = chosen.suppress(candidates[i], 0, s.threshold);

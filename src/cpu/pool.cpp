@@ -39,7 +39,8 @@ float mean_factor(const Window& rows, const Window& columns, const PoolSizes& z)
 }
 
 template <class T> void max_pool_codes(const PoolSizes& z, const T* x, T* y) {
-  for_rows(z.n, z.p, z.q * z.c, [=](std::int64_t image, std::int64_t p) {
+  // Four codes for the time of a float.
+  for_rows(z.n, z.p, z.q * z.c / 4, [=](std::int64_t image, std::int64_t p) {
     const Window rows(p, z.h, z);
     const T* const line = x + (image * z.h + rows.begin) * z.w * z.c;
     T* to = y + (image * z.p + p) * z.q * z.c;

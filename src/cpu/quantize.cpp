@@ -10,7 +10,7 @@
 namespace shrike::kernels {
 namespace {
 
-constexpr std::int64_t grain = 1 << 14;
+constexpr std::int64_t grain = 1 << 15;
 
 // Calls f(begin, end, s) for runs of elements that share the channel's scale s, in parallel.
 template <class F> void for_runs(const QuantizeSizes& sizes, const float* scale, const F& f) {
@@ -80,7 +80,8 @@ void fake_quantize_backward(Cpu, const QuantizeSizes& sizes, float factor, const
   constexpr std::int64_t block = 1 << 14;
   const std::int64_t blocks = (sizes.inner + block - 1) / block;
   std::vector<double> sums(static_cast<std::size_t>(sizes.channels * blocks));
-  parallel_for(sizes.channels * blocks, 1, [&](std::int64_t first, std::int64_t last) {
+  const std::int64_t each = std::clamp<std::int64_t>(sizes.inner, 1, block);
+  parallel_for(sizes.channels * blocks, std::max<std::int64_t>(grain / each, 1), [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t b = first; b < last; ++b) {
       const std::int64_t channel = b / blocks;
       const std::int64_t begin = channel * sizes.inner + b % blocks * block;
@@ -153,7 +154,7 @@ void min_max_rows(Cpu, std::int64_t rows, std::int64_t inner, const float* x, fl
 void histogram_abs(Cpu, std::int64_t n, std::int64_t bins, float width, const float* x, std::int64_t* counts) {
   std::mutex mutex;
   const auto last = static_cast<float>(bins - 1);
-  parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(n, std::max(grain, 16 * bins), [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::int64_t> own(static_cast<std::size_t>(bins));
     for (std::int64_t i = begin; i < end; ++i) ++own[static_cast<std::size_t>(std::min(std::abs(x[i]) / width, last))];
     const std::lock_guard lock(mutex);

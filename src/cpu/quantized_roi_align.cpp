@@ -102,7 +102,8 @@ template <class T> T mean_of_taps(const std::vector<Tap>& taps, float count, con
 
 // x: the codes, as floats. They are made once: a pixel is read many times.
 template <class T> void align_floats(const RoiSizes& s, const float* x, const float* rois, T* y) {
-  parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t outputs = std::max<std::int64_t>(s.out_height * s.out_width * s.channels, 1);
+  parallel_for(s.rois, std::max<std::int64_t>((1 << 15) / outputs, 1), [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::vector<Sample>> rows(static_cast<std::size_t>(s.out_height)),
         columns(static_cast<std::size_t>(s.out_width));
     std::vector<Tap> taps;
@@ -149,7 +150,7 @@ template <class T> void align_codes(const RoiSizes& s, const void* x, const floa
   const Scratch floats(static_cast<std::size_t>(count) * sizeof(float));
   const auto* const from = static_cast<const T*>(x);
   float* const to = floats.data();
-  parallel_for(count, 1 << 14, [=](std::int64_t begin, std::int64_t end) {
+  parallel_for(count, 1 << 16, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i]);
   });
   align_floats(s, to, rois, static_cast<T*>(y));

@@ -151,10 +151,15 @@ void add_scaled(std::int64_t n, float weight, const float* __restrict from, floa
 
 constexpr std::int64_t channel_block = 128;  // keeps the row of sums in the first-level cache
 
+// Regions of a chunk: some ten microseconds of work.
+std::int64_t region_grain(const RoiSizes& s) {
+  return std::max<std::int64_t>((1 << 16) / std::max<std::int64_t>(s.out_height * s.out_width * s.channels, 1), 1);
+}
+
 }  // namespace
 
 void roi_align_forward(Cpu, const RoiSizes& s, const float* x, const float* rois, float* y) {
-  parallel_for(s.rois, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(s.rois, region_grain(s), [&](std::int64_t begin, std::int64_t end) {
     Axes axes;
     std::vector<float> sums;
     for (std::int64_t roi = begin; roi < end; ++roi) {
@@ -187,15 +192,15 @@ void roi_align_forward(Cpu, const RoiSizes& s, const float* x, const float* rois
   });
 }
 
-// Each thread owns some channels of some images and walks all regions in order.
+// A chunk owns some channels of one image and walks all regions in order.
 void roi_align_backward(Cpu, const RoiSizes& s, const float* dy, const float* rois, float* dx) {
   std::vector<Axes> axes(static_cast<std::size_t>(s.rois));
   parallel_for(s.rois, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t roi = begin; roi < end; ++roi) axes[static_cast<std::size_t>(roi)].build(s, rois + roi * 5);
   });
-  // Narrower blocks where there would not be one for each thread; the sums do not depend on it.
+  // Narrower blocks where there would be few; the sums do not depend on it.
   std::int64_t block = channel_block;
-  while (block > 16 && s.images * ((s.channels + block - 1) / block) < num_threads()) block /= 2;
+  while (block > 32 && s.images * ((s.channels + block - 1) / block) < 8) block /= 2;
   const std::int64_t blocks = (s.channels + block - 1) / block;
   parallel_for(s.images * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> sums;

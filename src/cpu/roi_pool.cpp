@@ -73,8 +73,13 @@ template <class N> void greatest(N n, const Window& w, const RoiSizes& s, const 
   }
 }
 
+// Rows of bins of a chunk, with so many outputs together.
+std::int64_t row_grain(const RoiSizes& s, std::int64_t outputs) {
+  return std::max<std::int64_t>(outputs / std::max<std::int64_t>(s.out_width * s.channels, 1), 1);
+}
+
 template <class T> void roi_pool_codes(const RoiSizes& s, const T* x, const float* rois, T* y) {
-  parallel_for(s.rois * s.out_height, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(s.rois * s.out_height, row_grain(s, 1 << 16), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t item = begin; item < end; ++item) {
       const float* roi = rois + item / s.out_height * 5;
       const std::int64_t image = image_of(s, roi);
@@ -109,7 +114,7 @@ void quantized_roi_pool_forward(Cpu, const RoiSizes& s, Dtype dtype, const void*
 }
 
 void roi_pool_forward(Cpu, const RoiSizes& s, const float* x, const float* rois, float* y, std::int32_t* argmax) {
-  parallel_for(s.rois * s.out_height, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(s.rois * s.out_height, row_grain(s, 1 << 14), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t item = begin; item < end; ++item) {
       const float* roi = rois + item / s.out_height * 5;
       const std::int64_t image = image_of(s, roi);
@@ -138,12 +143,13 @@ void roi_pool_forward(Cpu, const RoiSizes& s, const float* x, const float* rois,
   });
 }
 
-// Each thread owns some channels of some images and walks all regions in order.
+// A chunk owns some channels and walks all regions in order, so it is to have as many as leave work for several threads.
 void roi_pool_backward(Cpu, const RoiSizes& s, const float* dy, const float* rois, const std::int32_t* argmax, float* dx) {
   constexpr std::int64_t block = 16;  // channels of one cache line
   const std::int64_t blocks = (s.channels + block - 1) / block;
   const std::int64_t bins = s.out_height * s.out_width;
-  parallel_for(s.images * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = std::clamp<std::int64_t>(s.images * blocks / 8, 1, 8);
+  parallel_for(s.images * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     while (begin < end) {  // the part of one image
       const std::int64_t image = begin / blocks;
       const std::int64_t first = begin % blocks * block;

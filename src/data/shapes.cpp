@@ -2,7 +2,6 @@
 #include "shrike/data/shapes.hpp"
 
 #include <algorithm>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 
@@ -54,23 +53,14 @@ void write(const fs::path& path, const std::string& bytes) {
 
 // Draws and writes images first..first + count - 1, whose pictures are numbered from `index`, in parallel.
 void write_images(const fs::path& folder, const ShapesOptions& options, int first, int count, std::uint64_t index) {
-  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(count));
   parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      try {
-        const ShapesPicture picture = draw_shapes(options, index + static_cast<std::uint64_t>(i));
-        const std::string id = file_id(first + static_cast<int>(i));
-        write(folder / "JPEGImages" / (id + ".jpg"), encode_jpeg(picture.image, 92));
-        write(folder / "Annotations" / (id + ".xml"), annotation(picture, id));
-      } catch (...) {
-        errors[static_cast<std::size_t>(i)] = std::current_exception();
-        return;
-      }
+      const ShapesPicture picture = draw_shapes(options, index + static_cast<std::uint64_t>(i));
+      const std::string id = file_id(first + static_cast<int>(i));
+      write(folder / "JPEGImages" / (id + ".jpg"), encode_jpeg(picture.image, 92));
+      write(folder / "Annotations" / (id + ".xml"), annotation(picture, id));
     }
   });
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
 }
 
 void write_list(const fs::path& path, int first, int count) {

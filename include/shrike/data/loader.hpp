@@ -27,7 +27,7 @@ struct LoaderOptions {
   int size_divisor = 1;         // pad height and width of a batch to multiples of this
   bool shuffle = true;
   std::uint64_t seed = 0;
-  int threads = 2;              // 0: work is done inside next()
+  int threads = 2;              // of a lower priority than computing; 0: work is done inside next()
   int prefetch = 4;             // batches that wait or are being made at any time, which bounds the memory
   Device device = Device::cpu;  // where batches are wanted; copied there ahead of time, beside what the device computes
 
