@@ -1,7 +1,7 @@
 // What this machine can do at most, measured: the rates that bench_int8 compares layers with.
 #pragma once
 
-#include "benchmarks/timing.hpp"
+#include "benchmarks/support/timing.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/core/threads.hpp"
 #include "src/cpu/int8_kernels.hpp"

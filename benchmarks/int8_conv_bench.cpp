@@ -5,7 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/timing.hpp"
+#include "benchmarks/support/timing.hpp"
 #include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
 #include "shrike/io/file.hpp"
