@@ -117,6 +117,12 @@ def quota_group():
             print(f"could not remove {made}: rmdir it", file=sys.stderr)
 
 
+def last_line(done):
+    """What a program that failed says last, its hint at --help aside."""
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Run with --help")]
+    return lines[-1][:200] if lines else f"exit status {done.returncode}"
+
+
 def last_json(command, limit, group=None):
     """What a command prints as its last line. A group is entered before the program starts."""
     if group:
@@ -126,7 +132,7 @@ def last_json(command, limit, group=None):
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"longer than {limit:g} s") from None
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200])
+        raise RuntimeError(last_line(done))
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -151,22 +157,34 @@ class Peer:
         return statistics.median(last_json(["env", f"OMP_NUM_THREADS={threads}", *command], limit, group)["ms"])
 
 
+def prepared(detector, step, work, limit):
+    """Whether what a peer needs could be made in the folder `work`; if not, prints why."""
+    command = [sys.executable, detector, "--child", "prepare", "--variant", step, "--case", "resnet18", "--size", "240x320",
+               "--work", work, "--limit", str(limit)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"peers: {step} is left out: longer than {limit:g} s")
+        return False
+    if done.returncode:
+        print(f"peers: {step} is left out: {last_line(done)}")
+    return done.returncode == 0
+
+
 def peers_of(folder, variants, work, limit):
-    """The peers, exported where they need it. PyTorch's training step is the case train-VARIANT."""
-    detector = os.path.join(folder, "detector_peers.py")
-    steps = dict.fromkeys("openvino" if "openvino" in v else "reference" for v in variants if not v.startswith("train-"))
-    for step in [*steps, *(v for v in variants if v == "openvino-int8")]:
-        command = [sys.executable, detector, "--child", "prepare", "--variant", step, "--case", "resnet18", "--size", "240x320",
-                   "--work", work, "--limit", str(limit)]
-        try:
-            subprocess.run(command, check=True, timeout=limit)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise SystemExit(f"error: peers: {step} could not be prepared: {error}") from None
+    """The peers, exported where they need it. PyTorch's training step is the variant train-..."""
+    detector, ready = os.path.join(folder, "detector_peers.py"), {}
     for variant in variants:
         if variant.startswith("train-"):
             yield Peer(f"step-resnet18, {variant}", os.path.join(folder, "train_peers.py"),
                        ["--child", "--case", "step-resnet18", "--variant", variant[len("train-"):]], CASES["step-resnet18"][1])
-        else:
+            continue
+        steps = ["openvino" if variant.startswith("openvino") else "reference"]
+        steps += ["openvino-int8"] if variant == "openvino-int8" else []
+        for step in steps:
+            if step not in ready:
+                ready[step] = all(ready[s] for s in steps if s in ready) and prepared(detector, step, work, limit)
+        if all(ready[step] for step in steps):
             arguments = ["--child", "time", "--case", "resnet18", "--variant", variant, "--work", work, "--no-parts"]
             yield Peer(f"infer, {variant}", detector, arguments, CASES["infer"][1])
 

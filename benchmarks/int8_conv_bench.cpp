@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "benchmarks/support/timing.hpp"
-#include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/ops/quantized_conv.hpp"
 #include "shrike/ops/quantized_linear.hpp"
