@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-#include "benchmarks/timing.hpp"
+#include "benchmarks/support/timing.hpp"
 #include "shrike/core/cuda.hpp"
 #include "shrike/core/threads.hpp"
 #include "src/cpu/int8_kernels.hpp"

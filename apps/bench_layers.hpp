@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "benchmarks/timing.hpp"
+#include "benchmarks/support/timing.hpp"
 #include "shrike/core/last_kernel.hpp"
 #include "shrike/graph/graph.hpp"
 

@@ -5,9 +5,9 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "benchmarks/timing.hpp"
-#include "shrike/core/threads.hpp"
+#include "benchmarks/support/timing.hpp"
 #include "shrike/core/random.hpp"
+#include "shrike/core/threads.hpp"
 #include "shrike/io/file.hpp"
 #include "shrike/ops/quantized_conv.hpp"
 #include "shrike/ops/quantized_linear.hpp"
