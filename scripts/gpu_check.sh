@@ -108,7 +108,7 @@ intro ""
 missing=""
 for program in c++ cmake ninja; do have $program || missing+=" $program"; done
 [ -n "$host" ] || have nvcc || missing+=" nvcc"
-for header in oneapi/dnnl/dnnl.hpp jpeglib.h stb/stb_image.h pugixml.hpp nlohmann/json.hpp CLI/CLI.hpp; do
+for header in jpeglib.h stb/stb_image.h pugixml.hpp nlohmann/json.hpp CLI/CLI.hpp; do
   printf '#include <cstdio>\n#include <%s>\n' "$header" | c++ -std=c++20 -fsyntax-only -x c++ - 2>/dev/null || missing+=" $header"
 done
 if [ -n "$missing" ]; then

@@ -3,12 +3,12 @@
 # On Debian and Ubuntu, as root or with sudo. On other systems it lists what to install.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build ccache pkg-config libdnnl-dev libjpeg-dev libstb-dev libpugixml-dev nlohmann-json3-dev
+packages=(g++ cmake ninja-build ccache pkg-config libjpeg-dev libstb-dev libpugixml-dev nlohmann-json3-dev
           libcli11-dev catch2)
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   echo "setup: this is not Debian or Ubuntu; nothing was installed. Shrike needs a C++20 compiler, CMake 3.22 or later, Ninja,"
-  echo "setup: and the development files of oneDNN, libjpeg(-turbo), stb, pugixml, nlohmann-json, CLI11 and Catch2."
+  echo "setup: and the development files of libjpeg(-turbo), stb, pugixml, nlohmann-json, CLI11 and Catch2."
   exit 0
 fi
 
