@@ -3,6 +3,7 @@
 #include "few_channels.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "../gemm/gemm.hpp"
 #include "../isa.hpp"
@@ -22,6 +23,74 @@ void put_lines(const kernels::Conv2dSizes& z, const float* x, std::int64_t row, 
       std::fill_n(to, z.w * z.c, 0.0f);
     }
   }
+}
+
+// Sums over some lines of outputs: sums [r, taps, k] and bias [k] of their gradients.
+class LineGradients {
+ public:
+  LineGradients(const FloatKernels& isa, const kernels::Conv2dSizes& z, const float* x, const float* y, const float* dy)
+      : isa_(isa), z_(z), x_(x), y_(y), dy_(dy), width_((z.w + 2 * z.padding) * z.c), copied_(y != nullptr || z.k % isa.lanes != 0) {}
+
+  std::int64_t scratch_size() const { return z_.r * width_ + (copied_ ? z_.q * copy_stride(z_.k) : 0) + copy_stride(z_.k); }
+  void add(std::int64_t row, float* scratch, float* sums, double* bias) const;
+
+ private:
+  Located gradients(std::int64_t row, float* copy) const;
+
+  const FloatKernels& isa_;
+  const kernels::Conv2dSizes& z_;
+  const float *x_, *y_, *dy_;
+  std::int64_t width_;
+  bool copied_;  // whether gradients are masked, or their rows are no whole vectors
+};
+
+// One line of dy [q, k], with zeros where y is not positive.
+Located LineGradients::gradients(std::int64_t row, float* copy) const {
+  const float* const dy = dy_ + row * z_.q * z_.k;
+  if (!copied_) return {dy, z_.k};
+  const std::int64_t stride = copy_stride(z_.k);
+  for (std::int64_t q = 0; q < z_.q; ++q) {
+    const float* __restrict from = dy + q * z_.k;
+    float* __restrict to = copy + q * stride;
+    if (y_ == nullptr) {
+      std::copy_n(from, z_.k, to);
+    } else {
+      const float* __restrict output = y_ + (row * z_.q + q) * z_.k;
+      for (std::int64_t k = 0; k < z_.k; ++k) to[k] = output[k] > 0.0f ? from[k] : 0.0f;
+    }
+  }
+  return {copy, stride};
+}
+
+// scratch: [r, width] lines, zero in their padding, and what the copy of the gradients and their sums need.
+void LineGradients::add(std::int64_t row, float* scratch, float* sums, double* bias) const {
+  const std::int64_t taps = z_.s * z_.c;
+  float* const lines = scratch;
+  float* __restrict const of_line = lines + z_.r * width_;
+  const Located dy = gradients(row, of_line + copy_stride(z_.k));
+  put_lines(z_, x_, row, width_, lines);
+  for (std::int64_t r = 0; r < z_.r; ++r) {
+    const std::int64_t h = row % z_.p * z_.stride - z_.padding + r;
+    if (h < 0 || h >= z_.h) continue;
+    for (std::int64_t k = 0; k < z_.k; k += isa_.panel) {
+      isa_.multiply_columns(taps, static_cast<int>(std::min<std::int64_t>(isa_.panel, z_.k - k)),
+                            {.depth = z_.q,
+                             .a = lines + r * width_,
+                             .a_row = 1,
+                             .a_step = z_.stride * z_.c,
+                             .b = dy.data + k,
+                             .b_step = dy.stride,
+                             .c = sums + r * taps * z_.k + k,
+                             .c_row = z_.k});
+    }
+  }
+  if (bias == nullptr) return;
+  std::fill_n(of_line, z_.k, 0.0f);
+  for (std::int64_t q = 0; q < z_.q; ++q) {
+    const float* __restrict from = dy.data + q * dy.stride;
+    for (std::int64_t k = 0; k < z_.k; ++k) of_line[k] += from[k];
+  }
+  for (std::int64_t k = 0; k < z_.k; ++k) bias[k] += static_cast<double>(of_line[k]);
 }
 
 }  // namespace
@@ -60,6 +129,37 @@ void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight,
       isa.multiply_rows(z.q, static_cast<int>(std::min<std::int64_t>(isa.panel, z.k - k)), p);
     }
   });
+}
+
+// What a line of the kernel meets is a row of a matrix, an output's after the other: its transpose times dy. Lines are dealt to a
+// fixed number of sums.
+void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float* y, const float* dy, float* dweight,
+                     float* dbias) {
+  const FloatKernels& isa = float_kernels();
+  const std::int64_t rows = z.n * z.p, parts = std::min<std::int64_t>(rows, 16), size = z.r * z.s * z.c * z.k;
+  const LineGradients gradients(isa, z, x, y, dy);
+  const int slots = thread_slots(parts);
+  const std::int64_t each = gradients.scratch_size();
+  const Scratch scratch = scratch_floats(parts * size + slots * each);
+  float* const sums = scratch.data();
+  std::fill_n(sums, parts * size + slots * each, 0.0f);
+  std::vector<double> bias(static_cast<std::size_t>(parts * z.k));
+  parallel_chunks(parts, slots, [&](std::int64_t part, int slot) {
+    for (std::int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
+      gradients.add(row, sums + parts * size + slot * each, sums + part * size,
+                    dbias != nullptr ? bias.data() + part * z.k : nullptr);
+    }
+  });
+  for (std::int64_t k = 0; k < z.k; ++k) {
+    for (std::int64_t tap = 0; tap < size / z.k && dweight != nullptr; ++tap) {
+      float sum = 0;
+      for (std::int64_t part = 0; part < parts; ++part) sum += sums[part * size + tap * z.k + k];
+      dweight[k * (size / z.k) + tap] = sum;
+    }
+    double sum = 0;
+    for (std::int64_t part = 0; part < parts; ++part) sum += bias[static_cast<std::size_t>(part * z.k + k)];
+    if (dbias != nullptr) dbias[k] = static_cast<float>(sum);
+  }
 }
 
 }  // namespace shrike::cpu::few_channels

@@ -65,21 +65,10 @@ struct TapWeights : RightOperand {
   }
 };
 
-void fill_class(const Conv2dSizes& z, const Class& rows, const Class& columns, std::int64_t first, std::int64_t count, float* dx) {
-  for (std::int64_t image = 0; image < z.n; ++image) {
-    for (std::int64_t i = 0; i < rows.count; ++i) {
-      float* const line = dx + ((image * z.h + rows.first + i * z.stride) * z.w + columns.first) * z.c + first;
-      for (std::int64_t j = 0; j < columns.count; ++j) std::fill_n(line + j * z.stride * z.c, count, 0.0f);
-    }
-  }
-}
-
 void backward_class(const Conv2dSizes& z, std::int64_t group, const Class& rows, const Class& columns, const float* weight,
                     const float* y, const float* dy, float* dx) {
   const std::int64_t channels = z.c / z.groups, filters = z.k / z.groups;
-  if (rows.taps.empty() || columns.taps.empty()) {
-    return fill_class(z, rows, columns, group * channels, channels, dx);
-  }
+  if (rows.taps.empty() || columns.taps.empty()) return;  // no output sees these pixels: zeros
   PixelRows left;
   left.x = dy, left.mask = y;
   left.n = z.n, left.h = z.p, left.w = z.q, left.c = z.k;
@@ -124,6 +113,10 @@ void forward(const Conv2dSizes& z, const float* x, const float* weight, const Pa
 
 void backward_data(const Conv2dSizes& z, const float* weight, const float* y, const float* dy, float* dx) {
   const auto rows = classes(z.h, z.r, z), columns = classes(z.w, z.s, z);
+  const auto unseen = [](const Class& one) { return one.taps.empty(); };
+  if (std::any_of(rows.begin(), rows.end(), unseen) || std::any_of(columns.begin(), columns.end(), unseen)) {
+    kernels::fill_f32(Cpu{}, z.n * z.h * z.w * z.c, 0.0f, dx);
+  }
   parallel_for(z.groups, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t group = begin; group < end; ++group) {
       for (const Class& row : rows) {

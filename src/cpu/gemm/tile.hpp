@@ -88,7 +88,11 @@ template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
   const float* b = p.b;
   for (int64_t s = 0; s < p.segments; ++s) {
     const float* a = p.a + s * p.a_segment;
-    add_products_ahead<step, R, N>(p, a, b, sums);
+    if (p.depth < 4 * cache_line && p.fetch == nullptr) {  // too short for what follows to pay
+      add_products<step, R, N>(p.depth, p, a, b, sums);
+    } else {
+      add_products_ahead<step, R, N>(p, a, b, sums);
+    }
   }
   if (p.residual != nullptr) {
 #pragma GCC unroll 14
