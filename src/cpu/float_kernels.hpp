@@ -15,8 +15,8 @@ struct Fetch {
   int64_t at = 0;  // in the row
 };
 
-// c [rows, columns] = start + a * b + residual, clamped below at 0 with relu; the sums run over `segments` times `depth` terms,
-// in this order:
+// c [rows, columns] = (c or start) + a * b + residual, clamped below at 0 with relu; the sums run over `segments` times `depth`
+// terms, in this order:
 //   c[r][n] = start[n] + sum over s < segments, i < depth of a[r * a_row + s * a_segment + i * a_step] * b[s * depth + i][n]
 // A row of b is at least as wide as the columns, rounded up to a vector.
 struct Product {
@@ -27,7 +27,8 @@ struct Product {
   int64_t b_step;  // from a row of b to the next
   float* c;
   int64_t c_row;
-  const float* start = nullptr;     // [columns, rounded up to a vector]; null: c
+  bool add = false;                 // start with c
+  const float* start = nullptr;     // else with these, [columns, rounded up to a vector], or null: zeros
   const float* residual = nullptr;  // with c's rows; null: none
   bool relu = false;
   const float* next_c = nullptr;  // what will be written next, or null: the rows after these; it is fetched meanwhile

@@ -10,4 +10,3 @@ const FloatKernels& plain_float_kernels() {
 }
 
 }  // namespace shrike::cpu
-

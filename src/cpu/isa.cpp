@@ -57,8 +57,8 @@ Isa isa() {
   if (wish == nullptr || *wish == '\0') return most;
   for (int i = 0; i < 4; ++i) {
     if (std::string_view(wish) != names[i]) continue;
-    SHRIKE_CHECK(i <= static_cast<int>(most), "SHRIKE_CPU_ISA is '", wish, "': this processor has ", names[static_cast<int>(most)],
-                 " at most");
+    SHRIKE_CHECK(i <= static_cast<int>(most), "SHRIKE_CPU_ISA is '", wish, "': this processor has ",
+                 names[static_cast<int>(most)], " at most");
     return static_cast<Isa>(i);
   }
   fail("SHRIKE_CPU_ISA is '", wish, "': expected plain, avx2, avxvnni or avx512");

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "conv/pixel_rows.hpp"
 #include "gemm/gemm.hpp"
 #include "isa.hpp"
 #include "shrike/core/last_kernel.hpp"
+#include "shrike/ops/elementwise.hpp"
 
 namespace shrike::kernels {
 
@@ -28,8 +28,10 @@ void linear_backward(Cpu, const LinearSizes& sizes, const float* x, const float*
   }
   const cpu::FloatKernels& isa = cpu::float_kernels();
   if (dx != nullptr) {
-    const auto left = cpu::PixelRows::matrix(dy, relu ? y : nullptr, rows, out);
-    cpu::multiply(isa, {rows, in, out}, left, cpu::MatrixRight(weight, in, false), nullptr, {}, {dx, in});
+    const Scratch masked = scratch_floats(relu ? rows * out : 0);
+    if (relu) relu_backward(Cpu{}, rows * out, y, dy, masked.data());
+    cpu::multiply(isa, {rows, in, out}, cpu::MatrixLeft(relu ? masked.data() : dy, out), cpu::MatrixRight(weight, in, false),
+                  nullptr, {}, {dx, in});
   }
   if (dweight == nullptr && dbias == nullptr) return;
   cpu::multiply_outer(isa, {rows, out, in, dy, relu ? y : nullptr, out, dweight, in, dbias}, cpu::MatrixLeft(x, in));

@@ -48,9 +48,9 @@ void conv2d_backward(Cpu, const Conv2dSizes& sizes, const float* x, const float*
           : cpu::implicit_gemm::backward_data(sizes, weight, mask, dy, dx);
   }
   if (dweight == nullptr && dbias == nullptr) return;
+  if (tiles && dweight != nullptr) return cpu::winograd::backward_weight(sizes, x, mask, dy, dweight, dbias);
   if (cpu::few_channels::fits(sizes)) return cpu::few_channels::backward_weight(sizes, x, mask, dy, dweight, dbias);
-  tiles && dweight != nullptr ? cpu::winograd::backward_weight(sizes, x, mask, dy, dweight, dbias)
-                              : cpu::implicit_gemm::backward_weight(sizes, x, mask, dy, dweight, dbias);
+  cpu::implicit_gemm::backward_weight(sizes, x, mask, dy, dweight, dbias);
 }
 
 }  // namespace shrike::kernels

@@ -1,5 +1,5 @@
-// For each line of outputs the lines of inputs that it meets are put down once, with their padding. What an output meets of a line
-// is contiguous there, and begins `stride` pixels after what the one before it meets: the product needs no other copy.
+// For each line of outputs the lines of inputs that it meets are put down once, with their padding. What an output meets of a
+// line is contiguous there, and begins `stride` pixels after what the one before it meets: the product needs no other copy.
 #include "few_channels.hpp"
 
 #include <algorithm>
@@ -29,7 +29,13 @@ void put_lines(const kernels::Conv2dSizes& z, const float* x, std::int64_t row, 
 class LineGradients {
  public:
   LineGradients(const FloatKernels& isa, const kernels::Conv2dSizes& z, const float* x, const float* y, const float* dy)
-      : isa_(isa), z_(z), x_(x), y_(y), dy_(dy), width_((z.w + 2 * z.padding) * z.c), copied_(y != nullptr || z.k % isa.lanes != 0) {}
+      : isa_(isa),
+        z_(z),
+        x_(x),
+        y_(y),
+        dy_(dy),
+        width_((z.w + 2 * z.padding) * z.c),
+        copied_(y != nullptr || z.k % isa.lanes != 0) {}
 
   std::int64_t scratch_size() const { return z_.r * width_ + (copied_ ? z_.q * copy_stride(z_.k) : 0) + copy_stride(z_.k); }
   void add(std::int64_t row, float* scratch, float* sums, double* bias) const;
@@ -81,7 +87,8 @@ void LineGradients::add(std::int64_t row, float* scratch, float* sums, double* b
                              .b = dy.data + k,
                              .b_step = dy.stride,
                              .c = sums + r * taps * z_.k + k,
-                             .c_row = z_.k});
+                             .c_row = z_.k,
+                             .add = true});
     }
   }
   if (bias == nullptr) return;
@@ -131,8 +138,8 @@ void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight,
   });
 }
 
-// What a line of the kernel meets is a row of a matrix, an output's after the other: its transpose times dy. Lines are dealt to a
-// fixed number of sums.
+// What a line of the kernel meets is a row of a matrix, an output's after the other: its transpose times dy. Lines are dealt to
+// a fixed number of sums.
 void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float* y, const float* dy, float* dweight,
                      float* dbias) {
   const FloatKernels& isa = float_kernels();

@@ -1,6 +1,6 @@
-// y = X W, where X [pixels, r s c] are the pixels that windows meet; dW = dy^T X. The gradient of x is such a product as well: a
-// pixel of dx collects what its taps sent to pixels of y. With a stride, pixels of dx whose coordinates have the same remainders
-// meet the same taps: each such class is a convolution of dy with stride 1, of those taps alone.
+// y = X W, where X [pixels, r s c] are the pixels that windows meet; dW = dy^T X. The gradient of x is such a product as well:
+// a pixel of dx collects what its taps sent to pixels of y. With a stride, pixels of dx whose coordinates have the same
+// remainders meet the same taps: each such class is a convolution of dy with stride 1, of those taps alone.
 #include "implicit_gemm.hpp"
 
 #include <algorithm>

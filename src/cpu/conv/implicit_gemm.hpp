@@ -10,8 +10,8 @@ namespace shrike::cpu::implicit_gemm {
 PackedRight pack(const kernels::Conv2dSizes& sizes, const float* weight);
 
 // As the kernels of ops/conv.hpp. packed: of the only group's weights, or null. dy counts only where y > 0 if y is not null.
-void forward(const kernels::Conv2dSizes& sizes, const float* x, const float* weight, const PackedRight* packed, const float* bias,
-             const float* residual, float* y);
+void forward(const kernels::Conv2dSizes& sizes, const float* x, const float* weight, const PackedRight* packed,
+             const float* bias, const float* residual, float* y);
 void backward_data(const kernels::Conv2dSizes& sizes, const float* weight, const float* y, const float* dy, float* dx);
 // dweight and dbias may be null.
 void backward_weight(const kernels::Conv2dSizes& sizes, const float* x, const float* y, const float* dy, float* dweight,

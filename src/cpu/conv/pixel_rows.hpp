@@ -6,25 +6,15 @@
 namespace shrike::cpu {
 
 // Row (image, i, j) of an output map [n, p, q] is what tap (a, b) of a window meets, a < r, b < s: pixel (i stride + top + a
-// dilation, j stride + left + b dilation) of x, zero outside of it, as [r, s, channels]. Where `mask`, laid out as x, is not null,
-// x counts only where it is positive.
+// dilation, j stride + left + b dilation) of x, zero outside of it, as [r, s, channels]. Where `mask`, laid out as x, is not
+// null, x counts only where it is positive.
 struct PixelRows : LeftOperand {
   const float* x = nullptr;
   const float* mask = nullptr;
-  std::int64_t n, h, w, c;                    // of x
-  std::int64_t channel = 0, channels;         // that count
+  std::int64_t n, h, w, c;             // of x
+  std::int64_t channel = 0, channels;  // that count
   std::int64_t r, s, stride, dilation, top, left;
   std::int64_t p, q;
-
-  // The rows of a matrix [rows, columns], as a map of that many images of one pixel.
-  static PixelRows matrix(const float* data, const float* mask, std::int64_t rows, std::int64_t columns) {
-    PixelRows result;
-    result.x = data, result.mask = mask;
-    result.n = rows, result.h = result.w = result.p = result.q = 1;
-    result.c = result.channels = columns;
-    result.r = result.s = result.stride = result.dilation = 1, result.top = result.left = 0;
-    return result;
-  }
 
   Located rows(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, float* to) const override;
   bool in_place() const override;

@@ -37,13 +37,14 @@ class Convolution {
   void run() const {
     // Where U fits in a core's cache beside the tiles, each thread takes blocks of tiles through all three steps; else all go
     // through each step together, so that U is read once for many tiles.
-    points * c_ * k_ * 4 <= 3 << 20 ? by_blocks() : by_steps();
+    points* c_* k_ * 4 <= 3 << 19 ? by_blocks() : by_steps();
   }
 
  private:
   void by_blocks() const;
   void by_steps() const;
-  void multiply(int point, std::int64_t rows, std::int64_t k0, std::int64_t k1, const float* v, float* m, std::int64_t m_row) const;
+  void multiply(int point, std::int64_t rows, std::int64_t k0, std::int64_t k1, const float* v, float* m,
+                std::int64_t m_row) const;
   std::int64_t v_row() const { return c_ + gap; }
 
   const FloatKernels& isa_;
@@ -59,15 +60,9 @@ void Convolution::multiply(int point, std::int64_t rows, std::int64_t k0, std::i
   const float* const u = u_ + point * u_point(c_, k_);
   for (std::int64_t k = k0; k < k1; k += isa_.panel) {
     const std::int64_t width = std::min<std::int64_t>(isa_.panel, k_ - k);
-    isa_.multiply_rows(rows, static_cast<int>(width),
-                       {.depth = c_,
-                        .a = v,
-                        .a_row = v_row(),
-                        .b = u + k * c_,
-                        .b_step = width,
-                        .c = m + k - k0,
-                        .c_row = m_row,
-                        .start = maps_.zeros});
+    isa_.multiply_rows(
+        rows, static_cast<int>(width),
+        {.depth = c_, .a = v, .a_row = v_row(), .b = u + k * c_, .b_step = width, .c = m + k - k0, .c_row = m_row});
   }
 }
 

@@ -12,8 +12,8 @@ bool fits(const kernels::Conv2dSizes& sizes);
 // Transformed weights, for forward().
 Scratch pack(const kernels::Conv2dSizes& sizes, const float* weight);
 
-// As the kernels of ops/conv.hpp. packed: what pack() made of the weights, or null. Against exact arithmetic the error is that of
-// float sums times about ten.
+// As the kernels of ops/conv.hpp. packed: what pack() made of the weights, or null. Against exact arithmetic the error is that
+// of float sums times about ten.
 void forward(const kernels::Conv2dSizes& sizes, const float* x, const float* weight, const float* packed, const float* bias,
              const float* residual, float* y);
 // dy counts only where y > 0 if y is not null.

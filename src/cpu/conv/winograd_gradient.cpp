@@ -24,10 +24,11 @@ class Gradient {
     const std::int64_t w_bytes = points * c_ * k_ * 4;
     // Where dU is small and tiles are many, each of some parts of the tiles has its own sum, over blocks that stay in a core's
     // cache; else all threads share each step, and the larger the blocks, the less often dU is read and written.
-    own_ = w_bytes <= 3 << 20 && tiles_ >= 512;
-    parts_ = own_ ? 8 : 1;
+    own_ = w_bytes <= 3 << 20 && tiles_ >= (w_bytes <= 1 << 20 ? 128 : 512);
+    parts_ = own_ ? std::min<std::int64_t>(tiles_ / 112 + 1, 8) : 1;
     const std::int64_t shared = std::clamp<std::int64_t>((32 << 20) / (points * (c_ + k_) * 4), 64, 256);
-    block_ = std::min(own_ ? (w_bytes <= 1 << 20 ? 32 : 64) : shared, divide_up(tiles_, parts_));
+    const std::int64_t own = std::clamp<std::int64_t>((1 << 19) / (points * (c_ + k_) * 4), w_bytes <= 1 << 20 ? 32 : 64, 112);
+    block_ = std::min(own_ ? own : shared, divide_up(tiles_, parts_));
     v_point_ = block_ * c_ + gap;
     m_point_ = block_ * k_ + gap;
     w_point_ = c_ * k_ + gap;
@@ -65,15 +66,15 @@ void Gradient::multiply(std::int64_t job, std::int64_t count, bool first, const 
   const std::int64_t k_panels = k_ / isa_.lanes, point = job / k_panels, k = job % k_panels * isa_.lanes;
   for (std::int64_t c = 0; c < c_; c += isa_.panel) {
     const std::int64_t width = std::min<std::int64_t>(isa_.panel, c_ - c);
-    Product p{.depth = count,
-              .a = m + point * m_point_ + k * count,
-              .a_row = 1,
-              .a_step = isa_.lanes,
-              .b = v + point * v_point_ + c * count,
-              .b_step = width,
-              .c = w + point * w_point_ + k * c_ + c,
-              .c_row = c_};
-    if (first) p.start = zeros_;
+    const Product p{.depth = count,
+                    .a = m + point * m_point_ + k * count,
+                    .a_row = 1,
+                    .a_step = isa_.lanes,
+                    .b = v + point * v_point_ + c * count,
+                    .b_step = width,
+                    .c = w + point * w_point_ + k * c_ + c,
+                    .c_row = c_,
+                    .add = !first};
     isa_.multiply_columns(isa_.lanes, static_cast<int>(width), p);
   }
 }
@@ -83,7 +84,8 @@ void Gradient::sum_part(std::int64_t part, int slot) {
   float* const m = v + points * v_point_;
   float* const w = sums_.data() + part * points * w_point_;
   double* const bias = bias_.data() + part * k_;
-  const std::int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_, blocks = divide_up(last - first, block_);
+  const std::int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_,
+                     blocks = divide_up(last - first, block_);
   for (std::int64_t number = 0; number < blocks; ++number) {
     const std::int64_t start = first + (last - first) * number / blocks;
     const std::int64_t count = first + (last - first) * (number + 1) / blocks - start;
@@ -124,8 +126,8 @@ void Gradient::write(float* dweight, float* dbias) const {
 void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float* y, const float* dy, float* dweight,
                      float* dbias) {
   using shrike::winograd::tiles_of;
-  Gradient gradient(float_kernels(), {tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q), z.padding, x,
-                                      y, dy, nullptr});
+  Gradient gradient(float_kernels(), {tiles_of(z.n, z.h, z.w, z.c, z.p, z.q), tiles_of(z.n, z.p, z.q, z.k, z.p, z.q), z.padding,
+                                      x, y, dy, nullptr});
   gradient.run();
   gradient.write(dweight, dbias);
 }

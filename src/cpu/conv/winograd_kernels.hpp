@@ -1,5 +1,5 @@
-// The transforms of Winograd's convolution, once for every instruction set; see float_kernels.hpp. V, M and U are [36] matrices,
-// one for each point, `*_point` floats apart.
+// The transforms of Winograd's convolution, once for every instruction set; see float_kernels.hpp. V, M and U are [36]
+// matrices, one for each point, `*_point` floats apart.
 #pragma once
 
 #include "winograd_tiles.hpp"
@@ -35,8 +35,8 @@ struct WinogradGradient {
 };
 
 struct WinogradKernels {
-  // U [36][out / panel][in][panel] = G g G^T of the columns of panel number `job / (in / 16)`, 16 inputs of it. Forward: in = c,
-  // out = k; else in = k, out = c and g is turned by 180 degrees. weight [k, 3, 3, c].
+  // U [36][out / panel][in][panel] = G g G^T of the columns of panel number `job / (in / 16)`, 16 inputs of it. Forward: in =
+  // c, out = k; else in = k, out = c and g is turned by 180 degrees. weight [k, 3, 3, c].
   void (*weights)(int64_t k, int64_t c, bool forward, const float* weight, int64_t job, float* u, int64_t u_point);
   // V [36][tile][channel] = B^T d B of tiles first .. first + count - 1, rows v_row apart.
   void (*input)(const WinogradMaps& maps, int64_t first, int64_t count, float* v, int64_t v_row, int64_t v_point);

@@ -80,8 +80,11 @@ inline void winograd_input(const WinogradMaps& z, int64_t first, int64_t count, 
   }
 }
 
-inline void winograd_output(const WinogradMaps& z, int64_t first, int64_t count, int64_t k0, int64_t k1, const float* m,
-                            int64_t m_row, int64_t m_point) {
+template <bool with_residual>
+inline void transform_output(const WinogradMaps& z, int64_t first, int64_t count, int64_t k0, int64_t k1, const float* m,
+                             int64_t m_row, int64_t m_point) {
+  const Vector floor = splat(z.relu ? 0.0f : -__builtin_inff());
+  alignas(64) float waste[lanes];
   for (int64_t t = 0; t < count; ++t) {
     float* pixels[16];
     z.out.pixels<4>(first + t, 0, z.y, static_cast<float*>(nullptr), pixels);
@@ -99,19 +102,24 @@ inline void winograd_output(const WinogradMaps& z, int64_t first, int64_t count,
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           float* const pixel = pixels[4 * i + j];
-          if (pixel == nullptr) continue;
           Vector value = result[j] + bias;
-          if (z.residual != nullptr) value += load(z.residual + (pixel - z.y) + k);
-          if (z.relu) value = value < 0.0f ? Vector{} : value;
-          store(pixel + k, value);
+          if (with_residual && pixel != nullptr) value += load(z.residual + (pixel - z.y) + k);
+          store(pixel != nullptr ? pixel + k : waste, value < floor ? floor : value);  // NaN stays
         }
       }
     }
   }
 }
 
-inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles, float* v,
-                                    int64_t v_point, float* m, int64_t m_point) {
+inline void winograd_output(const WinogradMaps& z, int64_t first, int64_t count, int64_t k0, int64_t k1, const float* m,
+                            int64_t m_row, int64_t m_point) {
+  const auto transform = z.residual != nullptr ? transform_output<true> : transform_output<false>;
+  transform(z, first, count, k0, k1, m, m_row, m_point);
+}
+
+template <bool masked>
+inline void transform_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles,
+                                    float* v, int64_t v_point, float* m, int64_t m_point) {
   const int64_t channels = g.in.c, filters = g.out.c;
   for (int64_t t = begin; t < end; ++t) {
     const float* pixels[36];
@@ -126,8 +134,8 @@ inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, in
       for (int j = 0; j < 4; ++j) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          const float* const pixel = pixels[4 * i + j] + k;
-          line[i] = g.y != nullptr && pixel != g.zeros + k ? load_gradient<true>(pixel, pixel + (g.y - g.dy)) : load(pixel);
+          const float* const pixel = pixels[4 * i + j];
+          line[i] = masked && pixel != g.zeros ? load_gradient<masked>(pixel + k, pixel + k + (g.y - g.dy)) : load(pixel + k);
         }
         output_gradient_line<1, 4>(line, half + j);
       }
@@ -139,6 +147,12 @@ inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, in
       }
     }
   }
+}
+
+inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles, float* v,
+                                    int64_t v_point, float* m, int64_t m_point) {
+  const auto transform = g.y != nullptr ? transform_gradient_input<true> : transform_gradient_input<false>;
+  transform(g, first, begin, end, tiles, v, v_point, m, m_point);
 }
 
 inline void winograd_gradient_bias(int64_t tiles, const float* m, int64_t m_point, double* sums) {
@@ -176,7 +190,15 @@ inline constexpr WinogradKernels winograd_kernels = {winograd_weights,        wi
                                                      winograd_gradient_input, winograd_gradient_bias, winograd_gradient_weight};
 
 inline constexpr FloatKernels float_kernels(const char* name) {
-  return {name, lanes, tile_rows, panel, multiply<Step::along_rows>, multiply<Step::along_columns>, pack_transposed, pack_rows, &winograd_kernels};
+  return {name,
+          lanes,
+          tile_rows,
+          panel,
+          multiply<Step::along_rows>,
+          multiply<Step::along_columns>,
+          pack_transposed,
+          pack_rows,
+          &winograd_kernels};
 }
 
 }  // namespace SHRIKE_SIMD

@@ -15,10 +15,10 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 
 // Columns [begin, end) of all panels that one chunk computes, and its rows; b [panel] of the first panel's rows from k0 on.
 struct Block {
-  std::int64_t first, count;        // rows
-  std::int64_t column, columns;     // of c
+  std::int64_t first, count;     // rows
+  std::int64_t column, columns;  // of c
   const float* b;
-  std::int64_t b_panel;             // floats from a panel to the next
+  std::int64_t b_panel;  // floats from a panel to the next
   std::int64_t k0, k1;
   std::vector<Run> runs;
 };
@@ -27,15 +27,16 @@ class Multiplication {
  public:
   Multiplication(const FloatKernels& isa, const ProductSizes& sizes, const LeftOperand& left, const RightOperand& right,
                  const Epilogue& epilogue, const Target& target)
-      : isa_(isa), sizes_(sizes), left_(left), right_(right), epilogue_(epilogue), target_(target),
-        piece_(left.piece()), start_(scratch_floats(panels() * isa.panel)) {
+      : isa_(isa), sizes_(sizes), left_(left), right_(right), epilogue_(epilogue), target_(target), piece_(left.piece()) {
     const std::int64_t depth = sizes.depth;
     // Whole pieces, or equal parts of one.
-    step_ = piece_ == 0            ? std::min(depth, depth_block)
+    step_ = piece_ == 0             ? std::min(depth, depth_block)
             : piece_ <= depth_block ? depth_block / piece_ * piece_
                                     : divide_up(piece_, divide_up(piece_, depth_block));
+    if (epilogue.bias == nullptr) return;
+    start_ = scratch_floats(panels() * isa.panel);
     std::fill_n(start_.data(), panels() * isa.panel, 0.0f);
-    if (epilogue.bias != nullptr) std::copy_n(epilogue.bias, sizes.columns, start_.data());
+    std::copy_n(epilogue.bias, sizes.columns, start_.data());
   }
 
   void by_rows(const float* packed) const;
@@ -59,7 +60,7 @@ class Multiplication {
   const Epilogue& epilogue_;
   const Target& target_;
   std::int64_t piece_, step_;  // of the depth
-  Scratch start_;
+  Scratch start_;              // the bias, and zeros past the columns
 };
 
 // beside: [rows, columns] where the target's rows are no matrix. Where the part of the right operand stays in the second-level
@@ -85,18 +86,19 @@ void Multiplication::multiply_panel(const Block& block, const Run& run, std::int
                                     float* beside) const {
   const std::int64_t row = run.first + begin, column = block.column + n, depth = block.k1 - block.k0;
   const bool whole = piece_ > 0 && depth > piece_;
-  Product p{.segments = whole ? depth / piece_ : 1,
-            .depth = whole ? piece_ : depth,
-            .a = run.data + begin * run.stride,
-            .a_row = run.stride,
-            .a_segment = run.segment,
-            .b = block.b + n / isa_.panel * block.b_panel,
-            .b_step = isa_.panel,
-            .c = beside != nullptr ? beside + (row - block.first) * block.columns + n
-                                   : target_.c + row * target_.stride + column,
-            .c_row = beside != nullptr ? block.columns : target_.stride};
+  Product p{
+      .segments = whole ? depth / piece_ : 1,
+      .depth = whole ? piece_ : depth,
+      .a = run.data + begin * run.stride,
+      .a_row = run.stride,
+      .a_segment = run.segment,
+      .b = block.b + n / isa_.panel * block.b_panel,
+      .b_step = isa_.panel,
+      .c = beside != nullptr ? beside + (row - block.first) * block.columns + n : target_.c + row * target_.stride + column,
+      .c_row = beside != nullptr ? block.columns : target_.stride};
   if (end - begin < run.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
-  if (block.k0 == 0) p.start = start_.data() + column;
+  p.add = block.k0 > 0;
+  if (!p.add && epilogue_.bias != nullptr) p.start = start_.data() + column;
   if (block.k1 == sizes_.depth) {
     p.relu = epilogue_.relu;
     if (epilogue_.residual != nullptr) p.residual = epilogue_.residual + row * target_.stride + column;
@@ -114,10 +116,12 @@ void Multiplication::scatter(const Block& block, const float* from) const {
 // panels.
 void Multiplication::by_rows(const float* packed) const {
   const auto [rows, columns, depth] = sizes_;
-  const std::int64_t most_rows = 30 * isa_.rows;
-  const std::int64_t row_blocks = divide_up(rows, most_rows);
-  const std::int64_t wide = std::clamp<std::int64_t>((64 << 20) / (2 * most_rows * depth) / isa_.panel, 2, 16);  // panels
+  const std::int64_t most_rows = 16 * isa_.rows;
+  const std::int64_t wide = std::clamp<std::int64_t>((128 << 20) / (2 * most_rows * depth) / isa_.panel, 4, 16);  // panels
   const std::int64_t column_blocks = divide_up(panels(), wide);
+  // Small products have smaller blocks, so that there are several for each thread.
+  const std::int64_t several = std::min(divide_up(16, column_blocks), divide_up(rows, 4 * isa_.rows));
+  const std::int64_t row_blocks = std::max(divide_up(rows, most_rows), several);
   const std::int64_t chunks = row_blocks * column_blocks;
   const int slots = thread_slots(chunks);
   const std::int64_t block_rows = divide_up(rows, row_blocks);
@@ -147,11 +151,11 @@ void Multiplication::by_rows(const float* packed) const {
   });
 }
 
-// Few rows, or a right operand too large for a copy: a chunk is some columns, whose panels are packed when they are needed, by all
-// rows.
+// Few rows, or a right operand too large for a copy: a chunk is some columns, whose panels are packed when they are needed, by
+// all rows.
 void Multiplication::by_columns() const {
   const auto [rows, columns, depth] = sizes_;
-  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * rows * depth) / isa_.panel, 2, 8);  // panels
+  const std::int64_t wide = std::clamp<std::int64_t>((24 << 20) / (2 * rows * depth) / isa_.panel, right_.least_panels(), 8);
   const std::int64_t chunks = divide_up(panels(), wide);
   const int slots = thread_slots(chunks);
   const bool scattered = target_.line != 0;
@@ -208,8 +212,10 @@ void multiply(const FloatKernels& isa, const ProductSizes& sizes, const LeftOper
               const PackedRight* packed, const Epilogue& epilogue, const Target& target) {
   const Multiplication product(isa, sizes, left, right, epilogue, target);
   if (packed != nullptr) return product.by_rows(packed->data());
-  constexpr std::int64_t most_packed = std::int64_t{16} << 20, few_rows = 192;
-  if (sizes.rows <= few_rows || sizes.columns * sizes.depth * 4 > most_packed) return product.by_columns();
+  constexpr std::int64_t most_packed = std::int64_t{16} << 20, few_rows = 192, many_rows = 1024, many_panels = 16;
+  const bool by_columns = sizes.rows <= few_rows && sizes.columns >= many_panels * isa.panel;
+  const bool too_large = sizes.columns * sizes.depth * 4 > (sizes.rows < many_rows ? most_packed : 4 * most_packed);
+  if (by_columns || too_large) return product.by_columns();
   const PackedRight made(isa, sizes.columns, sizes.depth, right);
   product.by_rows(made.data());
 }

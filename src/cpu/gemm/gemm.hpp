@@ -1,6 +1,7 @@
-// Matrix products of any shape: packed panels of the right operand, blocks of rows of the left one that stay in a core's cache, and
-// the tiles in registers of float_kernels.hpp. After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
-// (2008), except that rows of the left operand are read where they lie or from a plain copy: broadcasts need no panels.
+// Matrix products of any shape: packed panels of the right operand, blocks of rows of the left one that stay in a core's cache,
+// and the tiles in registers of float_kernels.hpp. After Goto and van de Geijn, "Anatomy of High-Performance Matrix
+// Multiplication" (2008), except that rows of the left operand are read where they lie or from a plain copy: broadcasts need no
+// panels.
 //
 // How work is cut depends on the sizes alone, and every sum is made in the order of the depth, so results do not depend on the
 // number of threads.
@@ -21,8 +22,8 @@ struct Located {
   std::int64_t stride;  // floats from row to row
 };
 
-// Rows first .. first + count - 1 of the left operand, and as many columns of it as were asked for: in segments of whole pieces,
-// if they are more than one piece.
+// Rows first .. first + count - 1 of the left operand, and as many columns of it as were asked for: in segments of whole
+// pieces, if they are more than one piece.
 struct Run {
   std::int64_t first, count;
   const float* data;
@@ -38,8 +39,8 @@ struct LeftOperand {
   virtual Located rows(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, float* to) const = 0;
   virtual bool in_place() const { return false; }  // whether `to` is never needed
 
-  // The same rows in runs, of which as many as possible are in place; a tile has up to `tile` rows. k0 and k1 are multiples of the
-  // piece, or of one piece.
+  // The same rows in runs, of which as many as possible are in place; a tile has up to `tile` rows. k0 and k1 are multiples of
+  // the piece, or of one piece.
   virtual std::int64_t piece() const { return 0; }  // columns that lie side by side, if not all
   virtual void runs(std::int64_t first, std::int64_t count, std::int64_t k0, std::int64_t k1, std::int64_t tile, float* to,
                     std::vector<Run>& result) const {
@@ -58,6 +59,8 @@ struct RightOperand {
   // to [k1 - k0, panel] = rows [k0, k1) of `columns` <= panel columns from column `first` on, with zeros past them.
   virtual void pack(const FloatKernels& isa, std::int64_t first, int columns, std::int64_t k0, std::int64_t k1,
                     float* to) const = 0;
+  // Panels that are best packed together, so that memory is read in long pieces.
+  virtual std::int64_t least_panels() const { return 8; }
 };
 
 // A matrix in memory, or its transpose.
@@ -79,6 +82,7 @@ struct MatrixRight : RightOperand {
     if (transposed) return isa.pack_transposed(columns, k1 - k0, data + first * stride + k0, stride, to);
     isa.pack_rows(columns, isa.panel, k1 - k0, data + k0 * stride + first, stride, to);
   }
+  std::int64_t least_panels() const override { return transposed ? 2 : 8; }
   const float* data;
   std::int64_t stride;
   bool transposed;  // column by column: element [k, n] is at data[n * stride + k]
@@ -94,9 +98,9 @@ struct Epilogue {
 // Where rows of c go: in a matrix or, beside each other only within lines, to places of their own.
 struct Target {
   float* c;
-  std::int64_t stride;                // of a row
-  std::int64_t line = 0;              // rows of c in a line, or 0: there are no lines
-  std::int64_t lines = 1;             // of an image
+  std::int64_t stride;                             // of a row
+  std::int64_t line = 0;                           // rows of c in a line, or 0: there are no lines
+  std::int64_t lines = 1;                          // of an image
   std::int64_t line_stride = 0, image_stride = 0;  // floats
   float* row(std::int64_t number) const {
     if (line == 0) return c + number * stride;

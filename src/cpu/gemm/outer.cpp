@@ -35,12 +35,12 @@ struct Right {
 class Outer {
  public:
   Outer(const FloatKernels& isa, const OuterProduct& z, const LeftOperand& x, const Cut& cut)
-      : isa_(isa), z_(z), x_(x), cut_(cut),
+      : isa_(isa),
+        z_(z),
+        x_(x),
+        cut_(cut),
         filters_(divide_up(divide_up(z.filters, isa.rows), cut.filters) * isa.rows),
-        columns_(divide_up(divide_up(z.columns, isa.panel), cut.columns) * isa.panel),
-        zeros_(scratch_floats(isa.panel)) {
-    std::fill_n(zeros_.data(), isa.panel, 0.0f);
-  }
+        columns_(divide_up(divide_up(z.columns, isa.panel), cut.columns) * isa.panel) {}
 
   std::int64_t scratch_size() const {
     return pixel_block * (copy_stride(columns_) + copy_stride(filters_)) + copy_stride(filters_);
@@ -60,7 +60,6 @@ class Outer {
   const LeftOperand& x_;
   const Cut& cut_;
   std::int64_t filters_, columns_;  // the most of a chunk
-  Scratch zeros_;
 };
 
 // Some rows of dy, with zeros where y is not positive. They are copied where rows as they lie would share a cache's sets.
@@ -104,12 +103,18 @@ void add_rows(std::int64_t count, std::int64_t filters, const Located& dy, float
 }
 
 // ahead: the next block's dy and x, fetched meanwhile.
-void Outer::multiply(const Located& dy, const Right& x, std::int64_t count, std::int64_t filters, std::int64_t columns, bool first,
-                     float* to, std::int64_t to_stride, Fetch (&ahead)[2]) const {
+void Outer::multiply(const Located& dy, const Right& x, std::int64_t count, std::int64_t filters, std::int64_t columns,
+                     bool first, float* to, std::int64_t to_stride, Fetch (&ahead)[2]) const {
   for (std::int64_t n = 0; n < columns; n += isa_.panel) {
-    Product p{.depth = count, .a = dy.data, .a_row = 1, .a_step = dy.stride, .b = x.data + n / isa_.panel * x.panel,
-              .b_step = x.stride, .c = to + n, .c_row = to_stride};
-    if (first) p.start = zeros_.data();
+    Product p{.depth = count,
+              .a = dy.data,
+              .a_row = 1,
+              .a_step = dy.stride,
+              .b = x.data + n / isa_.panel * x.panel,
+              .b_step = x.stride,
+              .c = to + n,
+              .c_row = to_stride,
+              .add = !first};
     p.fetch = ahead[0].rows > 0 ? &ahead[0] : ahead[1].rows > 0 ? &ahead[1] : nullptr;
     isa_.multiply_columns(filters, static_cast<int>(std::min<std::int64_t>(isa_.panel, columns - n)), p);
   }
@@ -161,9 +166,64 @@ void add_parts(const OuterProduct& z, std::int64_t parts, const float* sums) {
   });
 }
 
+// copy [pixels, filters] = dy, with zeros where y is not positive; rows `stride` apart.
+void copy_gradients(const OuterProduct& z, std::int64_t stride, float* copy) {
+  parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* __restrict from = z.dy + i * z.dy_stride;
+      const float* __restrict y = z.y + i * z.dy_stride;
+      float* __restrict to = copy + i * stride;
+      for (std::int64_t k = 0; k < z.filters; ++k) to[k] = z.y == nullptr || y[k] > 0.0f ? from[k] : 0.0f;
+    }
+  });
+}
+
+// Few pixels: both operands are prepared once, and each block of dw is computed in one go.
+void multiply_few_pixels(const FloatKernels& isa, const OuterProduct& z, const Located& x) {
+  const std::int64_t stride = copy_stride(z.filters);
+  const Scratch copy = scratch_floats(z.pixels * stride);
+  copy_gradients(z, stride, copy.data());
+  if (z.dbias != nullptr) {
+    parallel_for(z.filters, 256, [&](std::int64_t begin, std::int64_t end) {
+      float* __restrict const to = z.dbias;
+      std::fill(to + begin, to + end, 0.0f);
+      for (std::int64_t i = 0; i < z.pixels; ++i) {
+        const float* __restrict from = copy.data() + i * stride;
+        for (std::int64_t k = begin; k < end; ++k) to[k] += from[k];
+      }
+    });
+  }
+  if (z.dw == nullptr) return;
+  const PackedRight right(isa, z.columns, z.pixels, MatrixRight(x.data, x.stride, false));
+  const std::int64_t tiles = divide_up(z.filters, isa.rows), panels = divide_up(z.columns, isa.panel);
+  const std::int64_t rows = divide_up(tiles, 36), columns = divide_up(panels, 8);  // blocks
+  parallel_for(rows * columns, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t job = begin; job < end; ++job) {
+      const std::int64_t i = job / columns, j = job % columns;
+      const std::int64_t k0 = tiles * i / rows * isa.rows, k1 = std::min(tiles * (i + 1) / rows * isa.rows, z.filters);
+      for (std::int64_t panel = panels * j / columns; panel < panels * (j + 1) / columns; ++panel) {
+        const std::int64_t n = panel * isa.panel;
+        isa.multiply_columns(k1 - k0, static_cast<int>(std::min<std::int64_t>(isa.panel, z.columns - n)),
+                             {.depth = z.pixels,
+                              .a = copy.data() + k0,
+                              .a_row = 1,
+                              .a_step = stride,
+                              .b = right.data() + panel * z.pixels * isa.panel,
+                              .b_step = isa.panel,
+                              .c = z.dw + k0 * z.dw_stride + n,
+                              .c_row = z.dw_stride});
+      }
+    }
+  });
+}
+
 }  // namespace
 
 void multiply_outer(const FloatKernels& isa, const OuterProduct& z, const LeftOperand& x) {
+  constexpr std::int64_t few_pixels = 512;
+  if (x.in_place() && z.pixels <= few_pixels) {
+    return multiply_few_pixels(isa, z, x.rows(0, z.pixels, 0, z.columns, nullptr));
+  }
   const Cut cut(isa, z);
   const Outer outer(isa, z, x, cut);
   const bool own = cut.parts > 1 && z.dw != nullptr;
@@ -173,7 +233,8 @@ void multiply_outer(const FloatKernels& isa, const OuterProduct& z, const LeftOp
   std::vector<double> bias(z.dbias != nullptr ? static_cast<std::size_t>(cut.parts * z.filters) : 0);
   parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
     float* const to = own ? sums.data() + chunk / (cut.filters * cut.columns) * size : z.dw;
-    outer.sum(chunk, scratch.data() + slot * each, to, own ? z.columns : z.dw_stride, z.dbias != nullptr ? bias.data() : nullptr);
+    outer.sum(chunk, scratch.data() + slot * each, to, own ? z.columns : z.dw_stride,
+              z.dbias != nullptr ? bias.data() : nullptr);
   });
   if (own) add_parts(z, cut.parts, sums.data());
   for (std::int64_t k = 0; z.dbias != nullptr && k < z.filters; ++k) {

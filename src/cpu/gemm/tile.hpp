@@ -1,8 +1,8 @@
 // Matrix products whose sums stay in registers, for the instruction set that this is compiled for.
 //
-// A full tile of c is 6 rows of 4 vectors with AVX-512 (24 of 32 registers) and 6 of 2 with AVX2 (12 of 16). Each step loads a row of
-// b and multiplies it by one number of every row of a, broadcast from memory: 24 FMAs for 10 loads, so the FMAs are the bound as
-// long as a and b come from the first two levels of the cache. Narrower tiles have more rows.
+// A full tile of c is 6 rows of 4 vectors with AVX-512 (24 of 32 registers) and 6 of 2 with AVX2 (12 of 16). Each step loads a
+// row of b and multiplies it by one number of every row of a, broadcast from memory: 24 FMAs for 10 loads, so the FMAs are the
+// bound as long as a and b come from the first two levels of the cache. Narrower tiles have more rows.
 #pragma once
 
 #include "../float_kernels.hpp"
@@ -78,20 +78,41 @@ inline void add_products_ahead(const Product& p, const float*& a, const float*& 
   add_products<step, R, N>(p.depth - i, p, a, b, sums);
 }
 
-template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
-  Vector sums[R][N];
+// What sums begin with.
+template <int R, int N> inline void start_sums(const Product& p, Vector (&sums)[R][N]) {
+  if (p.start == nullptr && !p.add) {
+    for (auto& row : sums) {
+      for (Vector& sum : row) sum = Vector{};
+    }
+    return;
+  }
+  const float* const from = p.start != nullptr ? p.start : p.c;
+  const int64_t stride = p.start != nullptr ? 0 : p.c_row;
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[r][n] = load(p.start != nullptr ? p.start + n * lanes : p.c + r * p.c_row + n * lanes);
+    for (int n = 0; n < N; ++n) sums[r][n] = load(from + r * stride + n * lanes);
+  }
+}
+
+// ahead: whether to fetch what comes next.
+template <Step step, int R, int N, bool ahead> inline void multiply_tile(const Product& p) {
+  Vector sums[R][N];
+  start_sums<R, N>(p, sums);
+  if (!ahead && p.add) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) __builtin_prefetch(p.next_c + r * p.c_row + n * lanes, 1);
+    }
   }
   const float* b = p.b;
   for (int64_t s = 0; s < p.segments; ++s) {
     const float* a = p.a + s * p.a_segment;
-    if (p.depth < 4 * cache_line && p.fetch == nullptr) {  // too short for what follows to pay
-      add_products<step, R, N>(p.depth, p, a, b, sums);
-    } else {
+    if constexpr (ahead) {
       add_products_ahead<step, R, N>(p, a, b, sums);
+    } else {
+      add_products<step, R, N>(p.depth, p, a, b, sums);
     }
   }
   if (p.residual != nullptr) {
@@ -115,12 +136,12 @@ template <Step step, int R, int N> inline void multiply_tile(const Product& p) {
   }
 }
 
-template <Step step, int N, int R = tile_rows_of[N]> inline void multiply_any(int64_t rows, const Product& p) {
+template <Step step, int N, bool ahead, int R = tile_rows_of[N]> inline void multiply_any(int64_t rows, const Product& p) {
   if constexpr (R > 0) {
     if (rows == R) {
-      multiply_tile<step, R, N>(p);
+      multiply_tile<step, R, N, ahead>(p);
     } else {
-      multiply_any<step, N, R - 1>(rows, p);
+      multiply_any<step, N, ahead, R - 1>(rows, p);
     }
   }
 }
@@ -131,7 +152,7 @@ template <Step step, int N> inline void multiply_partial(int64_t rows, int colum
   alignas(64) float tile[tile_rows_of[N] * width] = {}, residual[tile_rows_of[N] * width] = {};
   const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   for (int64_t r = 0; r < rows; ++r) {
-    if (p.start == nullptr) memcpy(tile + r * width, p.c + r * p.c_row, bytes);
+    if (p.add) memcpy(tile + r * width, p.c + r * p.c_row, bytes);
     if (p.residual != nullptr) memcpy(residual + r * width, p.residual + r * p.c_row, bytes);
   }
   Product beside = p;
@@ -139,21 +160,28 @@ template <Step step, int N> inline void multiply_partial(int64_t rows, int colum
   beside.c_row = width;
   beside.next_c = tile;
   if (p.residual != nullptr) beside.residual = residual;
-  multiply_any<step, N>(rows, beside);
+  multiply_any<step, N, false>(rows, beside);
   for (int64_t r = 0; r < rows; ++r) memcpy(p.c + r * p.c_row, tile + r * width, bytes);
 }
 
 // Rows are spread evenly over the tiles: 7 are 4 and 3 rather than 6 and 1.
 template <Step step, int N> inline void multiply_tiles(int64_t rows, int columns, const Product& of) {
-  const int64_t tiles = (rows + tile_rows_of[N] - 1) / tile_rows_of[N];
+  const int64_t tiles = (rows + tile_rows_of[N] - 1) / tile_rows_of[N], least = rows / tiles, larger = rows % tiles;
+  const bool ahead = of.depth >= 4 * cache_line || of.fetch != nullptr;  // else too short to pay
   Product part = of;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t begin = rows * tile / tiles, count = rows * (tile + 1) / tiles - begin;
-    part.a = of.a + begin * of.a_row;
-    part.c = of.c + begin * of.c_row;
-    if (of.residual != nullptr) part.residual = of.residual + begin * of.c_row;
+    const int64_t count = tile < larger ? least + 1 : least;
     part.next_c = tile + 1 == tiles && of.next_c != nullptr ? of.next_c : part.c + count * of.c_row;
-    columns == N * lanes ? multiply_any<step, N>(count, part) : multiply_partial<step, N>(count, columns, part);
+    if (columns != N * lanes) {
+      multiply_partial<step, N>(count, columns, part);
+    } else if (ahead) {
+      multiply_any<step, N, true>(count, part);
+    } else {
+      multiply_any<step, N, false>(count, part);
+    }
+    part.a += count * of.a_row;
+    part.c += count * of.c_row;
+    if (of.residual != nullptr) part.residual += count * of.c_row;
   }
 }
 
@@ -166,14 +194,12 @@ template <Step step> inline void multiply(int64_t rows, int columns, const Produ
   multiply_tiles<step, 2>(rows, columns, of);
 }
 
-// One of the log2(lanes) steps of a transposition: the lanes of a whose number has bit D change places with those of b whose number
-// has not.
+// One of the log2(lanes) steps of a transposition: the lanes of a whose number has bit D change places with those of b whose
+// number has not.
 template <int D, class Lanes> struct Exchange;
 template <int... I> struct Numbers {};
 template <int N, int... I> struct MakeNumbers : MakeNumbers<N - 1, N - 1, I...> {};
-template <int... I> struct MakeNumbers<0, I...> {
-  using type = Numbers<I...>;
-};
+template <int... I> struct MakeNumbers<0, I...> { using type = Numbers<I...>; };
 template <int D, int... I> struct Exchange<D, Numbers<I...>> {
   static void apply(Vector& a, Vector& b) {
     const Vector low = __builtin_shufflevector(a, b, ((I & D) != 0 ? lanes + I - D : I)...);
