@@ -99,7 +99,7 @@ template <int R, int N> inline void start_sums(const Product& p, Vector (&sums)[
 template <Step step, int R, int N, bool ahead> inline void multiply_tile(const Product& p) {
   Vector sums[R][N];
   start_sums<R, N>(p, sums);
-  if (!ahead && p.add) {
+  if (!ahead && (p.add || p.segments > 1)) {  // c is in memory, not in working memory that stays in a cache
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
