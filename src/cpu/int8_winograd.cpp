@@ -68,8 +68,9 @@ struct Job {
   template <class V> void multiply(std::int64_t panel, std::int64_t first, std::int64_t count, const char* v,
                                    std::int64_t v_stride, const std::uint32_t* excess, std::int32_t* m) const;
   std::int64_t most_tiles() const;
+  bool weights_in_cache() const { return points * z.c * z.k * 2 <= 3 << 19; }  // of a core
   template <class V> void by_blocks(const std::uint8_t* zeros) const;
-  template <class V> void by_steps(const std::uint8_t* zeros) const;
+  template <class V> void by_panels(const std::uint8_t* zeros) const;
 };
 
 // B^T d B of one tile; points are `stride` bytes apart. excess [16]: A^T P A, where P are the products of the inputs by pairs.
@@ -173,11 +174,12 @@ std::int64_t Job::most_tiles() const {
   return std::clamp<std::int64_t>((2000 << 10) / (points * (2 * z.c + 4 * isa.panel)), 18, 64) / unit * unit;
 }
 
-// Few weights: a chunk is a block of tiles, which it takes through all steps.
+// A chunk is a block of tiles, which it takes through all steps.
 template <class V> void Job::by_blocks(const std::uint8_t* zeros) const {
   const std::int64_t tiles = out.count(), unit = isa.pair_rows, units = (tiles + unit - 1) / unit;
-  const std::int64_t work = points * z.c * z.k * unit;
-  const std::int64_t blocks = cpu::even_blocks(units, most_tiles() / unit, (2 << 20) / work);
+  const std::int64_t work = points * z.c * z.k * unit, most = most_tiles() / unit;
+  const std::int64_t least = weights_in_cache() ? (2 << 20) / work : 2 * most / 3;
+  const std::int64_t blocks = cpu::even_blocks(units, most, least);
   const std::int64_t block = (units + blocks - 1) / blocks * unit, v_stride = block * v_row() + 64;
   const std::int64_t v_bytes = points * v_stride, m_bytes = points * (block * isa.panel + 16) * 4;
   const std::int64_t each = v_bytes + m_bytes + block * 16 * 4;
@@ -193,31 +195,23 @@ template <class V> void Job::by_blocks(const std::uint8_t* zeros) const {
   });
 }
 
-// Many weights: first all tiles are transformed, then a chunk is a block of them and a panel, so that few tiles, too, are work
-// for several threads, and none of them reads all weights. As many tiles at a time as `most_bytes` hold.
-template <class V> void Job::by_steps(const std::uint8_t* zeros) const {
-  constexpr std::int64_t most_bytes = 16 << 20;
-  const std::int64_t tiles = out.count(), panels = packed.how.panels(), most = most_tiles();
-  const std::int64_t sweeps = (tiles * points * v_row() + most_bytes - 1) / most_bytes, sweep = (tiles + sweeps - 1) / sweeps;
-  const std::int64_t v_stride = sweep * v_row() + 64, v_bytes = points * v_stride;
-  const std::int64_t each = points * (most * isa.panel + 16) * 4;
-  const int slots = thread_slots((sweep + most - 1) / most * panels);
-  const Scratch scratch = scratch_bytes(v_bytes + sweep * 16 * 4 + slots * each);
+// Many weights and no more than one block of tiles: all are transformed, then a chunk is a panel, so that they, too, are work
+// for several threads, and each weight is read once.
+template <class V> void Job::by_panels(const std::uint8_t* zeros) const {
+  const std::int64_t tiles = out.count(), panels = packed.how.panels();
+  const std::int64_t v_stride = tiles * v_row() + 64, v_bytes = points * v_stride;
+  const std::int64_t excess_bytes = tiles * 16 * 4, each = points * (tiles * isa.panel + 16) * 4;
+  const int slots = thread_slots(panels);
+  const Scratch scratch = scratch_bytes(v_bytes + excess_bytes + slots * each);
   char* const v = reinterpret_cast<char*>(scratch.data());
   auto* const excess = reinterpret_cast<std::uint32_t*>(v + v_bytes);
-  char* const sums = v + v_bytes + sweep * 16 * 4;
-  for (std::int64_t number = 0; number < sweeps; ++number) {
-    const std::int64_t from = tiles * number / sweeps, here = tiles * (number + 1) / sweeps - from;
-    parallel_for(here, 4, [&](std::int64_t begin, std::int64_t end) {
-      transform<V>(from + begin, end - begin, zeros, v + begin * v_row(), v_stride, excess + 16 * begin);
-    });
-    const std::int64_t blocks = (here + most - 1) / most;
-    parallel_chunks(blocks * panels, slots, [&](std::int64_t chunk, int slot) {
-      const std::int64_t block = chunk / panels, begin = here * block / blocks, end = here * (block + 1) / blocks;
-      multiply<V>(chunk % panels, from + begin, end - begin, v + begin * v_row(), v_stride, excess + 16 * begin,
-                  reinterpret_cast<std::int32_t*>(sums + slot * each));
-    });
-  }
+  parallel_for(tiles, 4, [&](std::int64_t begin, std::int64_t end) {
+    transform<V>(begin, end - begin, zeros, v + begin * v_row(), v_stride, excess + 16 * begin);
+  });
+  parallel_chunks(panels, slots, [&](std::int64_t panel, int slot) {
+    auto* const m = reinterpret_cast<std::int32_t*>(v + v_bytes + excess_bytes + slot * each);
+    multiply<V>(panel, 0, tiles, v, v_stride, excess, m);
+  });
 }
 
 }  // namespace
@@ -267,7 +261,9 @@ void convolve(const Packed& packed, const Finish& how, const kernels::Conv2dSize
   const Scratch none = scratch_bytes(z.c);
   auto* const zeros = reinterpret_cast<std::uint8_t*>(none.data());
   std::fill_n(zeros, z.c, std::uint8_t{0});
-  const auto run = [&]<class V>(V) { points* z.c* z.k * 2 <= 1 << 20 ? job.by_blocks<V>(zeros) : job.by_steps<V>(zeros); };
+  const auto run = [&]<class V>(V) {
+    !job.weights_in_cache() && job.out.count() <= job.most_tiles() ? job.by_panels<V>(zeros) : job.by_blocks<V>(zeros);
+  };
   Wide::fit(z.c, z.k) ? run(Wide{}) : run(Narrow{});
 }
 
