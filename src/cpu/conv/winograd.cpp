@@ -34,10 +34,13 @@ class Convolution {
     maps_.zeros = zeros_.data();
   }
 
+  // Either each chunk takes a block of tiles through all three steps, and reads U anew if it is too large for a core's cache; or all
+  // go through each step together, and V and M pass through memory twice.
   void run() const {
-    // Where U fits in a core's cache beside the tiles, each thread takes blocks of tiles through all three steps; else all go
-    // through each step together, so that U is read once for many tiles.
-    points* c_* k_ * 4 <= 3 << 19 ? by_blocks() : by_steps();
+    const std::int64_t u_bytes = points * c_ * k_ * 4, blocks = divide_up(maps_.out.count(), block_tiles());
+    const std::int64_t vm_bytes = points * 4 * maps_.out.count() * (v_row() + k_ + gap);
+    const bool cached = u_bytes <= 1 << 20, few = blocks < 4;
+    !few && (cached || (u_bytes <= 3 << 20 && blocks * u_bytes <= 2 * vm_bytes)) ? by_blocks() : by_steps();
   }
 
  private:
@@ -46,6 +49,7 @@ class Convolution {
   void multiply(int point, std::int64_t rows, std::int64_t k0, std::int64_t k1, const float* v, float* m,
                 std::int64_t m_row) const;
   std::int64_t v_row() const { return c_ + gap; }
+  std::int64_t block_tiles() const { return std::clamp<std::int64_t>((1 << 19) / (points * 4 * (c_ + k_)), 28, 112); }
 
   const FloatKernels& isa_;
   WinogradMaps maps_;
@@ -67,8 +71,7 @@ void Convolution::multiply(int point, std::int64_t rows, std::int64_t k0, std::i
 }
 
 void Convolution::by_blocks() const {
-  const std::int64_t tiles = maps_.out.count();
-  const std::int64_t most = std::clamp<std::int64_t>((1 << 19) / (points * 4 * (c_ + k_)), 28, 112);
+  const std::int64_t tiles = maps_.out.count(), most = block_tiles();
   const std::int64_t blocks = divide_up(tiles, most), block = divide_up(tiles, blocks), m_row = k_ + gap;
   const std::int64_t v_point = block * v_row() + gap, m_point = block * m_row + gap, each = points * (v_point + m_point);
   const int slots = thread_slots(blocks);

@@ -22,9 +22,15 @@ inline void winograd_weights(int64_t k, int64_t c, bool forward, const float* we
   alignas(64) float block[9][16][panel];  // [tap][in][out]
   for (int tap = 0; tap < 9; ++tap) {
     if (forward) {
-      for (int o = 0; o < width; ++o) {
-        const float* from = weight + ((o0 + o) * 9 + tap) * c + i0;
-        for (int i = 0; i < 16; ++i) block[tap][i][o] = from[i];
+      for (int o = 0; o < width; o += lanes) {
+        for (int i = 0; i < 16; i += lanes) {
+          Vector rows[lanes];
+#pragma GCC unroll 16
+          for (int row = 0; row < lanes; ++row) rows[row] = load(weight + ((o0 + o + row) * 9 + tap) * c + i0 + i);
+          transpose(rows);
+#pragma GCC unroll 16
+          for (int row = 0; row < lanes; ++row) store(&block[tap][i + row][o], rows[row]);
+        }
       }
     } else {
       for (int i = 0; i < 16; ++i) {

@@ -21,6 +21,7 @@ struct Block {
   std::int64_t b_panel;  // floats from a panel to the next
   std::int64_t k0, k1;
   std::vector<Run> runs;
+  bool in_place = false;  // full panels of the right operand are
 };
 
 class Multiplication {
@@ -96,6 +97,11 @@ void Multiplication::multiply_panel(const Block& block, const Run& run, std::int
       .b_step = isa_.panel,
       .c = beside != nullptr ? beside + (row - block.first) * block.columns + n : target_.c + row * target_.stride + column,
       .c_row = beside != nullptr ? block.columns : target_.stride};
+  if (block.in_place && n + isa_.panel <= block.columns) {
+    const Located b = right_.panel_in_place(column, block.k0);
+    p.b = b.data;
+    p.b_step = b.stride;
+  }
   if (end - begin < run.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
   p.add = block.k0 > 0;
   if (!p.add && epilogue_.bias != nullptr) p.start = start_.data() + column;
@@ -173,12 +179,14 @@ void Multiplication::by_columns() const {
     block.column = panels() * chunk / chunks * isa_.panel;
     block.columns = std::min(panels() * (chunk + 1) / chunks * isa_.panel, columns) - block.column;
     block.b = b;
+    block.in_place = rows <= isa_.rows && right_.panel_in_place(0, 0).data != nullptr;
     for (std::int64_t k = 0; k < depth; k = block.k1) {
       block.k0 = k;
       block.k1 = end_of(k);
       block.b_panel = (block.k1 - k) * isa_.panel;
       for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
         const auto used = static_cast<int>(std::min<std::int64_t>(isa_.panel, block.columns - n));
+        if (block.in_place && used == isa_.panel) continue;
         right_.pack(isa_, block.column + n, used, block.k0, block.k1, b + n / isa_.panel * block.b_panel);
       }
       left_.runs(0, rows, k, block.k1, isa_.rows, a, block.runs);

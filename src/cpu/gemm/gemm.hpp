@@ -59,6 +59,11 @@ struct RightOperand {
   // to [k1 - k0, panel] = rows [k0, k1) of `columns` <= panel columns from column `first` on, with zeros past them.
   virtual void pack(const FloatKernels& isa, std::int64_t first, int columns, std::int64_t k0, std::int64_t k1,
                     float* to) const = 0;
+  // Row k0 from column `first` on, where a full panel lies there as a product reads it; else null.
+  virtual Located panel_in_place(std::int64_t first, std::int64_t k0) const {
+    static_cast<void>(first), static_cast<void>(k0);
+    return {nullptr, 0};
+  }
   // Panels that are best packed together, so that memory is read in long pieces.
   virtual std::int64_t least_panels() const { return 8; }
 };
@@ -81,6 +86,10 @@ struct MatrixRight : RightOperand {
             float* to) const override {
     if (transposed) return isa.pack_transposed(columns, k1 - k0, data + first * stride + k0, stride, to);
     isa.pack_rows(columns, isa.panel, k1 - k0, data + k0 * stride + first, stride, to);
+  }
+  Located panel_in_place(std::int64_t first, std::int64_t k0) const override {
+    if (transposed) return {nullptr, 0};
+    return {data + k0 * stride + first, stride};
   }
   std::int64_t least_panels() const override { return transposed ? 2 : 8; }
   const float* data;
