@@ -1,6 +1,6 @@
 // Float kernels for AVX-512.
 #if defined(__x86_64__)
-#include "conv/winograd_transforms.hpp"
+#include "float_table.hpp"
 
 namespace shrike::cpu {
 

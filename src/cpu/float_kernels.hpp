@@ -52,6 +52,9 @@ struct FloatKernels {
   // to [depth, width] = from [depth, columns], zeros past the columns; width is `panel` or `rows`.
   void (*pack_rows)(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to);
 
+  // to [n] (+)= the sum over `rows` <= 4 rows of weights[row] * from[row][i].
+  void (*weighted_sum)(int64_t n, int rows, const float* const* from, const float* weights, bool add, float* to);
+
   const WinogradKernels* winograd;
 };
 

@@ -1,6 +1,6 @@
 // Float kernels for any processor.
 
-#include "conv/winograd_transforms.hpp"
+#include "float_table.hpp"
 
 namespace shrike::cpu {
 

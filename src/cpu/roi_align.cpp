@@ -2,6 +2,7 @@
 // that fall on the same row or column are added up first, so a pixel is read once for each row of bins.
 #include <cmath>
 
+#include "isa.hpp"
 #include "shrike/core/threads.hpp"
 #include "shrike/ops/roi.hpp"
 
@@ -33,8 +34,9 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
   taps.clear();
   ends.assign(static_cast<std::size_t>(bins), 0);
   const float offset = s.aligned ? 0.5f : 0.0f;
-  const float start = low * s.spatial_scale - offset;
-  float length = high * s.spatial_scale - offset - start;
+  // Rounded as ops/roi.hpp says of codes: positions are small differences of large numbers.
+  const float start = std::fmaf(low, s.spatial_scale, -offset);
+  float length = std::fmaf(high, s.spatial_scale, -offset) - start;
   if (!s.aligned) length = std::max(length, 1.0f);
   const float bin_size = length / static_cast<float>(bins);
   if (extent == 0 || !std::isfinite(start) || !std::isfinite(bin_size)) return;
@@ -43,7 +45,7 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
                            : static_cast<std::int64_t>(std::clamp(std::ceil(bin_size), 0.0f, static_cast<float>(1 << 30)));
   for (std::int64_t bin = 0; bin < bins; ++bin) {
     const std::size_t first_tap = taps.size();
-    const float bin_start = start + static_cast<float>(bin) * bin_size;
+    const float bin_start = std::fmaf(static_cast<float>(bin), bin_size, start);
     // Of the samples of a huge region only those near the map are looked at.
     const double step = static_cast<double>(bin_size) / static_cast<double>(samples);
     double from = 0;
@@ -54,7 +56,8 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
     }
     if (from < to) {
       for (auto i = static_cast<std::int64_t>(from); static_cast<double>(i) < to; ++i) {
-        const float at = bin_start + (static_cast<float>(i) + 0.5f) * bin_size / static_cast<float>(samples);
+        const float place = static_cast<float>(bin) + (static_cast<float>(i) + 0.5f) / static_cast<float>(samples);
+        const float at = std::fmaf(place, bin_size, start);
         sample(at, extent, 1.0f / static_cast<float>(samples), first_tap);
       }
     }
@@ -105,48 +108,19 @@ std::int64_t image_of(const RoiSizes& s, const float* roi) {
 // to = the sum over taps of weight * (what `from` gives for its slot), n channels. Four taps at a time, so that `to` is written
 // a quarter as often.
 template <class From>
-void gather(std::int64_t n, const Axis::Tap* tap, const Axis::Tap* end, const From& from, float* __restrict to) {
-  if (tap == end) {
-    std::fill(to, to + n, 0.0f);
-    return;
-  }
-  bool first = true;
-  for (; tap != end; first = false) {
-    const float* __restrict a = from(tap[0].slot);
-    const float wa = tap[0].weight;
-    if (end - tap >= 4) {
-      const float* __restrict b = from(tap[1].slot);
-      const float* __restrict c = from(tap[2].slot);
-      const float* __restrict d = from(tap[3].slot);
-      const float wb = tap[1].weight, wc = tap[2].weight, wd = tap[3].weight;
-      if (first) {
-        for (std::int64_t i = 0; i < n; ++i) to[i] = wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i];
-      } else {
-        for (std::int64_t i = 0; i < n; ++i) to[i] += wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i];
-      }
-      tap += 4;
-    } else if (end - tap >= 2) {
-      const float* __restrict b = from(tap[1].slot);
-      const float wb = tap[1].weight;
-      if (first) {
-        for (std::int64_t i = 0; i < n; ++i) to[i] = wa * a[i] + wb * b[i];
-      } else {
-        for (std::int64_t i = 0; i < n; ++i) to[i] += wa * a[i] + wb * b[i];
-      }
-      tap += 2;
-    } else {
-      if (first) {
-        for (std::int64_t i = 0; i < n; ++i) to[i] = wa * a[i];
-      } else {
-        for (std::int64_t i = 0; i < n; ++i) to[i] += wa * a[i];
-      }
-      ++tap;
+void gather(const cpu::FloatKernels& isa, std::int64_t n, const Axis::Tap* tap, const Axis::Tap* end, const From& from,
+            float* to) {
+  if (tap == end) std::fill(to, to + n, 0.0f);
+  for (bool add = false; tap != end; add = true) {
+    const auto count = static_cast<int>(std::min<std::ptrdiff_t>(end - tap, 4));
+    const float* rows[4];
+    float weights[4];
+    for (int i = 0; i < count; ++i, ++tap) {
+      rows[i] = from(tap->slot);
+      weights[i] = tap->weight;
     }
+    isa.weighted_sum(n, count, rows, weights, add, to);
   }
-}
-
-void add_scaled(std::int64_t n, float weight, const float* __restrict from, float* __restrict to) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] += weight * from[i];
 }
 
 constexpr std::int64_t channel_block = 128;  // keeps the row of sums in the first-level cache
@@ -159,6 +133,7 @@ std::int64_t region_grain(const RoiSizes& s) {
 }  // namespace
 
 void roi_align_forward(Cpu, const RoiSizes& s, const float* x, const float* rois, float* y) {
+  const cpu::FloatKernels& isa = cpu::float_kernels();
   parallel_for(s.rois, region_grain(s), [&](std::int64_t begin, std::int64_t end) {
     Axes axes;
     std::vector<float> sums;
@@ -180,11 +155,11 @@ void roi_align_forward(Cpu, const RoiSizes& s, const float* x, const float* rois
             const auto pixel = [&](std::int32_t slot) {
               return map + (axes.rows.pixels[static_cast<std::size_t>(slot)] * s.width + pixels[k]) * s.channels;
             };
-            gather(n, axes.rows.begin(i), axes.rows.end(i), pixel, sums.data() + k * channel_block);
+            gather(isa, n, axes.rows.begin(i), axes.rows.end(i), pixel, sums.data() + k * channel_block);
           }
           const auto sum = [&](std::int32_t slot) { return sums.data() + slot * channel_block; };
           for (std::int64_t j = 0; j < s.out_width; ++j) {
-            gather(n, axes.columns.begin(j), axes.columns.end(j), sum, out + (i * s.out_width + j) * s.channels + first);
+            gather(isa, n, axes.columns.begin(j), axes.columns.end(j), sum, out + (i * s.out_width + j) * s.channels + first);
           }
         }
       }
@@ -194,6 +169,7 @@ void roi_align_forward(Cpu, const RoiSizes& s, const float* x, const float* rois
 
 // A chunk owns some channels of one image and walks all regions in order.
 void roi_align_backward(Cpu, const RoiSizes& s, const float* dy, const float* rois, float* dx) {
+  const cpu::FloatKernels& isa = cpu::float_kernels();
   std::vector<Axes> axes(static_cast<std::size_t>(s.rois));
   parallel_for(s.rois, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t roi = begin; roi < end; ++roi) axes[static_cast<std::size_t>(roi)].build(s, rois + roi * 5);
@@ -219,13 +195,14 @@ void roi_align_backward(Cpu, const RoiSizes& s, const float* dy, const float* ro
           for (std::int64_t j = 0; j < s.out_width; ++j) {
             const float* from = in + (i * s.out_width + j) * s.channels;
             for (const auto* tap = columns.begin(j); tap != columns.end(j); ++tap) {
-              add_scaled(n, tap->weight, from, sums.data() + tap->slot * channel_block);
+              isa.weighted_sum(n, 1, &from, &tap->weight, true, sums.data() + tap->slot * channel_block);
             }
           }
           for (const auto* tap = rows.begin(i); tap != rows.end(i); ++tap) {
             float* row = map + rows.pixels[static_cast<std::size_t>(tap->slot)] * s.width * s.channels;
             for (std::size_t k = 0; k < columns.pixels.size(); ++k) {
-              add_scaled(n, tap->weight, sums.data() + k * channel_block, row + columns.pixels[k] * s.channels);
+              const float* const of_column = sums.data() + k * channel_block;
+              isa.weighted_sum(n, 1, &of_column, &tap->weight, true, row + columns.pixels[k] * s.channels);
             }
           }
         }

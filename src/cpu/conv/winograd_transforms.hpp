@@ -195,17 +195,5 @@ inline void winograd_gradient_weight(int64_t c, int64_t parts, const float* w, i
 inline constexpr WinogradKernels winograd_kernels = {winograd_weights,        winograd_input,         winograd_output,
                                                      winograd_gradient_input, winograd_gradient_bias, winograd_gradient_weight};
 
-inline constexpr FloatKernels float_kernels(const char* name) {
-  return {name,
-          lanes,
-          tile_rows,
-          panel,
-          multiply<Step::along_rows>,
-          multiply<Step::along_columns>,
-          pack_transposed,
-          pack_rows,
-          &winograd_kernels};
-}
-
 }  // namespace SHRIKE_SIMD
 }  // namespace shrike::cpu
