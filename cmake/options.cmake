@@ -5,7 +5,8 @@ function(shrike_cxx_options)  # for C++; nvcc hands them to its host compiler
     target_compile_options(shrike_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:${option}> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${option}>)
   endforeach()
 endfunction()
-shrike_cxx_options(-Wall -Wextra -Wshadow -fno-math-errno -fno-trapping-math)
+# No multiplication and addition is contracted but where the code says so: results are the same bits with any instruction set.
+shrike_cxx_options(-Wall -Wextra -Wshadow -fno-math-errno -fno-trapping-math -ffp-contract=off)
 target_compile_options(shrike_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   shrike_cxx_options(-Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)  # false alarms of GCC 12

@@ -34,9 +34,8 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
   taps.clear();
   ends.assign(static_cast<std::size_t>(bins), 0);
   const float offset = s.aligned ? 0.5f : 0.0f;
-  // Rounded as ops/roi.hpp says of codes: positions are small differences of large numbers.
-  const float start = std::fmaf(low, s.spatial_scale, -offset);
-  float length = std::fmaf(high, s.spatial_scale, -offset) - start;
+  const float start = low * s.spatial_scale - offset;
+  float length = high * s.spatial_scale - offset - start;
   if (!s.aligned) length = std::max(length, 1.0f);
   const float bin_size = length / static_cast<float>(bins);
   if (extent == 0 || !std::isfinite(start) || !std::isfinite(bin_size)) return;
@@ -45,7 +44,7 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
                            : static_cast<std::int64_t>(std::clamp(std::ceil(bin_size), 0.0f, static_cast<float>(1 << 30)));
   for (std::int64_t bin = 0; bin < bins; ++bin) {
     const std::size_t first_tap = taps.size();
-    const float bin_start = std::fmaf(static_cast<float>(bin), bin_size, start);
+    const float bin_start = start + static_cast<float>(bin) * bin_size;
     // Of the samples of a huge region only those near the map are looked at.
     const double step = static_cast<double>(bin_size) / static_cast<double>(samples);
     double from = 0;
@@ -56,8 +55,7 @@ void Axis::build(float low, float high, const RoiSizes& s, std::int64_t bins, st
     }
     if (from < to) {
       for (auto i = static_cast<std::int64_t>(from); static_cast<double>(i) < to; ++i) {
-        const float place = static_cast<float>(bin) + (static_cast<float>(i) + 0.5f) / static_cast<float>(samples);
-        const float at = std::fmaf(place, bin_size, start);
+        const float at = bin_start + (static_cast<float>(i) + 0.5f) * bin_size / static_cast<float>(samples);
         sample(at, extent, 1.0f / static_cast<float>(samples), first_tap);
       }
     }
