@@ -1,5 +1,8 @@
 #include "shrike/ops/conv.hpp"
+#include "isa.hpp"
 #include "reference.hpp"
+#include "shrike/core/last_kernel.hpp"
+#include "threads.hpp"
 
 using namespace shrike;
 using reference::Doubles;
@@ -115,32 +118,124 @@ bool agree(const Tensor& got, const Doubles& expected, bool exact) {
   return error <= 4e-6 * largest;
 }
 
+// Checks a convolution of small integers and its gradients, with the kernels of each instruction set.
+void check_case(const Case& z, bool biased, std::uint64_t number) {
+  INFO("case " << number << ": x " << message(Shape{z.n, z.h, z.w, z.c}) << " weight "
+               << message(Shape{z.k, z.r, z.s, z.c / z.options.groups}) << " stride " << z.options.stride << " padding "
+               << z.options.padding << " dilation " << z.options.dilation << " groups " << z.options.groups << " relu "
+               << z.options.relu << " biased " << biased);
+  Random random(1, RandomStream::test, number);
+  const Tensor x = reference::random_integers({z.n, z.h, z.w, z.c}, random);
+  const Tensor weight = reference::random_integers({z.k, z.r, z.s, z.c / z.options.groups}, random);
+  const Tensor bias = biased ? reference::random_integers({z.k}, random) : Tensor();
+  const Doubles expected =
+      plain_conv2d(z, reference::doubles(x), reference::doubles(weight), biased ? reference::doubles(bias) : Doubles{});
+  Tensor dy;
+  std::vector<Doubles> grads;
+  for_each_isa([&] {
+    for (const Tensor& tensor : {x, weight}) tensor.set_requires_grad(true), tensor.clear_grad();
+    if (biased) bias.set_requires_grad(true), bias.clear_grad();
+    const Tensor y = conv2d(x, weight, bias, z.options);
+    REQUIRE(agree(y, expected, !winograd(z)));
+    if (!dy.defined() || winograd(z)) {  // whose zeros may be a little off: the gradient goes by the signs of its own y
+      if (!dy.defined()) dy = reference::random_integers(y.shape(), random);
+      grads =
+          plain_gradients(z, reference::doubles(x), reference::doubles(weight), reference::doubles(y), reference::doubles(dy));
+    }
+    {
+      const NoGrad inference;
+      REQUIRE(agree(conv2d(x, weight, bias, z.options), expected, !winograd(z)));
+    }
+    backward({y}, {dy});
+    CHECK(agree(x.grad(), grads[0], !winograd(z)));
+    CHECK(agree(weight.grad(), grads[1], !winograd(z)));
+    if (biased) CHECK(agree(bias.grad(), grads[2], !winograd(z)));
+  });
+}
+
 }  // namespace
 
-TEST_CASE("conv2d and its gradients on small integers are exact, or nearly so by Winograd") {
+TEST_CASE("conv2d and its gradients on small integers are exact, or nearly so by Winograd, with each instruction set") {
   for (std::size_t number = 0; number < cases.size(); ++number) {
-    for (const bool biased : {false, true}) {
-      const Case& z = cases[number];
-      INFO("case " << number << " biased " << biased);
-      Random random(1, RandomStream::test, number);
-      const Tensor x = reference::random_integers({z.n, z.h, z.w, z.c}, random);
-      const Tensor weight = reference::random_integers({z.k, z.r, z.s, z.c / z.options.groups}, random);
-      const Tensor bias = biased ? reference::random_integers({z.k}, random) : Tensor();
-      for (const Tensor& tensor : {x, weight}) tensor.set_requires_grad(true);
-      if (biased) bias.set_requires_grad(true);
-      const Tensor y = conv2d(x, weight, bias, z.options);
-      const Doubles expected =
-          plain_conv2d(z, reference::doubles(x), reference::doubles(weight), biased ? reference::doubles(bias) : Doubles{});
-      REQUIRE(agree(y, expected, !winograd(z)));
-      const Tensor dy = reference::random_integers(y.shape(), random);
-      backward({y}, {dy});
-      const auto grads =
-          plain_gradients(z, reference::doubles(x), reference::doubles(weight), reference::doubles(y), reference::doubles(dy));
-      CHECK(agree(x.grad(), grads[0], !winograd(z)));
-      CHECK(agree(weight.grad(), grads[1], !winograd(z)));
-      if (biased) CHECK(agree(bias.grad(), grads[2], !winograd(z)));
-    }
+    for (const bool biased : {false, true}) check_case(cases[number], biased, number);
   }
+}
+
+TEST_CASE(
+    "conv2d of every class of shapes: strides, paddings, dilations, groups, channels up to 130, maps of one pixel, batches") {
+  Random random(9, RandomStream::test);
+  const auto below = [&](std::uint32_t n) { return static_cast<std::int64_t>(random.below(n)); };
+  for (std::uint64_t number = 100; number < 220; ++number) {
+    Case z{};
+    z.options.stride = 1 + below(3), z.options.padding = below(4), z.options.dilation = 1 + below(3) / 2 + below(6) / 5;
+    z.r = 1 + below(4), z.s = 1 + below(4);
+    z.options.groups = below(3) > 0 ? 1 : 1 + below(4);
+    // Many channels on one side, or some on both: the plain reference is slow.
+    const bool wide = below(2) > 0, in = below(2) > 0;
+    z.c = z.options.groups * (1 + below(wide && in ? 130 : 20)), z.k = z.options.groups * (1 + below(wide && !in ? 130 : 20));
+    if (z.options.groups > 1) z.c = std::min<std::int64_t>(z.c, 130), z.k = std::min<std::int64_t>(z.k, 130);
+    z.c = z.c / z.options.groups * z.options.groups, z.k = z.k / z.options.groups * z.options.groups;
+    z.n = 1 + below(3);
+    const auto extent = [&](std::int64_t kernel) {  // at least what the kernel needs
+      const std::int64_t least = z.options.dilation * (kernel - 1) + 1 - 2 * z.options.padding;
+      return std::max<std::int64_t>(least, 1) + (below(4) > 0 ? below(13) : 0);
+    };
+    z.h = extent(z.r), z.w = extent(z.s);
+    z.options.relu = below(2) > 0;
+    check_case(z, below(2) > 0, number);
+  }
+}
+
+TEST_CASE("conv2d keeps packed weights of inference until they may have changed") {
+  Random random(10, RandomStream::test);
+  for (const std::int64_t channels : {16, 40}) {  // by Winograd, by products
+    const Tensor x = reference::random_integers({1, 9, 8, channels}, random);
+    const Tensor weight = reference::random_integers({channels, 3, 3, channels}, random);
+    const auto fresh = [&] { return conv2d(x, weight.clone(), {}, {.padding = 1}).to_vector<float>(); };
+    const NoGrad inference;
+    const auto first = conv2d(x, weight, {}, {.padding = 1}).to_vector<float>();
+    REQUIRE(weight.companion().get() != nullptr);
+    const auto packed = weight.companion().get();
+    CHECK(conv2d(x, weight, {}, {.padding = 1}).to_vector<float>() == first);
+    CHECK(weight.companion().get() == packed);
+    weight.data<float>()[7] += 3.0f;
+    CHECK(conv2d(x, weight, {}, {.padding = 1}).to_vector<float>() == fresh());
+    CHECK(weight.companion().get() != packed);
+    weight.copy_from(reference::random_integers(weight.shape(), random));
+    CHECK(conv2d(x, weight, {}, {.padding = 1}).to_vector<float>() == fresh());
+    CHECK(conv2d(x, weight.view({channels, 3, 3, channels}), {}, {.padding = 2}).to_vector<float>() ==
+          conv2d(x, weight.clone(), {}, {.padding = 2}).to_vector<float>());
+    for_each_isa([&] { CHECK(conv2d(x, weight, {}, {.padding = 1}).to_vector<float>() == fresh()); });
+  }
+}
+
+TEST_CASE("conv2d gives the same bits with any number of threads, each instruction set") {
+  Random random(11, RandomStream::test);
+  for (const Case& z :
+       {Case{2, 37, 41, 32, 48, 3, 3, {.padding = 1}}, Case{1, 45, 33, 24, 40, 3, 3, {.stride = 2, .padding = 1}},
+        Case{1, 61, 50, 3, 32, 7, 7, {.stride = 2, .padding = 3}}, Case{1, 40, 40, 70, 90, 1, 1, {}}}) {
+    const Tensor x = reference::random_tensor({z.n, z.h, z.w, z.c}, random);
+    const Tensor weight = reference::random_tensor({z.k, z.r, z.s, z.c}, random);
+    const Tensor bias = reference::random_tensor({z.k}, random);
+    for_each_isa([&] {
+      for (int wanted = 0; wanted < 4; ++wanted) {
+        CHECK(same_on_any_threads([&] {
+          for (const Tensor& tensor : {x, weight, bias}) tensor.clear_grad(), tensor.set_requires_grad(true);
+          const Tensor y = conv2d(x, weight, bias, z.options);
+          if (wanted == 0) return y;
+          backward({y}, {y.clone()});
+          return wanted == 1 ? x.grad() : wanted == 2 ? weight.grad() : bias.grad();
+        }));
+      }
+    });
+  }
+}
+
+TEST_CASE("SHRIKE_CPU_ISA is checked") {
+  const Tensor x = full({1, 2, 2, 3}, 1.0f), weight = full({4, 1, 1, 3}, 1.0f);
+  const PinnedIsa pinned("sse9");
+  CHECK_THROWS_WITH(conv2d(x, weight, {}),
+                    Catch::Matchers::Contains("SHRIKE_CPU_ISA is 'sse9'") && Catch::Matchers::Contains("avx512"));
 }
 
 TEST_CASE("conv2d's gradients are those of central differences") {

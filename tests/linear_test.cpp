@@ -1,5 +1,7 @@
 #include "shrike/ops/linear.hpp"
+#include "isa.hpp"
 #include "reference.hpp"
+#include "threads.hpp"
 
 using namespace shrike;
 using reference::Doubles;
@@ -56,6 +58,68 @@ TEST_CASE("linear and its gradients are exact on small integers") {
       CHECK(reference::doubles(x.grad()) == dx);
       CHECK(reference::doubles(weight.grad()) == dweight);
       CHECK(reference::doubles(bias.grad()) == dbias);
+    }
+  }
+}
+
+TEST_CASE("linear of odd sizes is exact with each instruction set, forward and backward") {
+  Random random(4, RandomStream::test);
+  const std::vector<std::int64_t> rows{1, 2, 5, 6, 7, 13, 97, 193, 520},
+      sizes{1, 15, 16, 17, 31, 33, 63, 64, 65, 130, 513, 1030};
+  const auto pick = [&](const std::vector<std::int64_t>& of) {
+    return of[random.below(static_cast<std::uint32_t>(of.size()))];
+  };
+  for (int number = 0; number < 40; ++number) {
+    std::int64_t n = pick(rows), in = pick(sizes), out = pick(sizes);
+    if (n * in * out > 4000000) n = 3;  // the plain reference is slow
+    const bool relu = number % 2 != 0;
+    INFO(n << " rows, " << in << " to " << out << " relu " << relu);
+    const Tensor x = reference::random_integers({n, in}, random), weight = reference::random_integers({out, in}, random),
+                 bias = reference::random_integers({out}, random), dy = reference::random_integers({n, out}, random);
+    const Doubles expected =
+        plain_linear(n, in, out, relu, {reference::doubles(x), reference::doubles(weight), reference::doubles(bias)});
+    // dx = dy weight and dweight = dy^T x, as the same product of transposed matrices; dy counts where y > 0.
+    const auto transposed = [](const Doubles& a, std::int64_t height, std::int64_t width) {
+      Doubles result(a.size());
+      for (std::int64_t i = 0; i < height; ++i) {
+        for (std::int64_t j = 0; j < width; ++j) {
+          result[static_cast<std::size_t>(j * height + i)] = a[static_cast<std::size_t>(i * width + j)];
+        }
+      }
+      return result;
+    };
+    Doubles g = reference::doubles(dy), dbias(static_cast<std::size_t>(out));
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      if (relu && expected[i] <= 0) g[i] = 0;
+      dbias[i % static_cast<std::size_t>(out)] += g[i];
+    }
+    const Doubles dx = plain_linear(n, out, in, false, {g, transposed(reference::doubles(weight), out, in)});
+    const Doubles dweight = plain_linear(out, n, in, false, {transposed(g, n, out), transposed(reference::doubles(x), n, in)});
+    for_each_isa([&] {
+      for (const Tensor& tensor : {x, weight, bias}) tensor.clear_grad(), tensor.set_requires_grad(true);
+      const Tensor y = linear(x, weight, bias, relu);
+      REQUIRE(reference::doubles(y) == expected);
+      backward({y}, {dy});
+      CHECK(reference::doubles(x.grad()) == dx);
+      CHECK(reference::doubles(weight.grad()) == dweight);
+      CHECK(reference::doubles(bias.grad()) == dbias);
+    });
+  }
+}
+
+TEST_CASE("linear gives the same bits with any number of threads") {
+  Random random(5, RandomStream::test);
+  for (const auto& [n, in, out] : std::vector<std::array<std::int64_t, 3>>{{70, 700, 1100}, {600, 90, 130}, {1, 300, 200}}) {
+    const Tensor x = reference::random_tensor({n, in}, random), weight = reference::random_tensor({out, in}, random),
+                 bias = reference::random_tensor({out}, random);
+    for (int wanted = 0; wanted < 4; ++wanted) {
+      CHECK(same_on_any_threads([&] {
+        for (const Tensor& tensor : {x, weight, bias}) tensor.clear_grad(), tensor.set_requires_grad(true);
+        const Tensor y = linear(x, weight, bias, true);
+        if (wanted == 0) return y;
+        backward({y}, {y.clone()});
+        return wanted == 1 ? x.grad() : wanted == 2 ? weight.grad() : bias.grad();
+      }));
     }
   }
 }
