@@ -32,3 +32,19 @@ if(SHRIKE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${SHRIKE_CCACHE})
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SHRIKE_CCACHE})
 endif()
+
+# For a folder of programs whose own code takes longer to compile than to run: in a release build it is optimized less than the
+# library, and where sanitizers instrument it not at all.
+macro(shrike_compile_quickly)
+  if(CMAKE_BUILD_TYPE STREQUAL Release)
+    if(SHRIKE_SANITIZE)
+      add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-O0>)
+    else()
+      add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-O1>)
+      if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+        # With it multiply and add are contracted where the library's are.
+        add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-fexpensive-optimizations>)
+      endif()
+    endif()
+  endif()
+endmacro()

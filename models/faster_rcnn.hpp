@@ -74,7 +74,7 @@ class FasterRcnn : public nn::Module {
 
   // Images [N, H, W, 3] -> feature maps, finest first.
   Tensors forward(const Tensors& in) override { return backbone_->forward(in); }
-  void visit(nn::Members& members) override;
+  inline void visit(nn::Members& members) override;
 
   // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random
   // samples depend on (seed, step, image in the batch) alone.

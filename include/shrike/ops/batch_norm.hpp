@@ -47,8 +47,8 @@ struct BatchNorm : Op {
   bool relu = false;
 
   const char* name() const override { return "batch_norm"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t i) const override { return i < 2; }
   bool saves_output(std::size_t i) const override { return i > 0 || relu; }
   void visit(Fields& fields) override {

@@ -58,8 +58,8 @@ struct ConvolutionOp : Op, Conv2dOptions {
 // shape, added before the ReLU.
 struct Conv2d : ConvolutionOp {
   const char* name() const override { return "conv2d"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t i) const override { return i < 2; }
   bool saves_output(std::size_t) const override { return relu; }
 };

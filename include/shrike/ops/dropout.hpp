@@ -25,7 +25,7 @@ struct Dropout : Op {
   std::int64_t seed = 0, index = 0;  // the bits of the unsigned numbers
 
   const char* name() const override { return "dropout"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   Tensors backward(const BackwardContext& context) const override { return forward({context.grads[0]}); }
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {

@@ -16,8 +16,8 @@ SHRIKE_KERNEL(scale_forward, std::int64_t n, const float* x, float factor, float
 // y = max(x, 0). NaN stays NaN.
 struct Relu : Op {
   const char* name() const override { return "relu"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t) const override { return true; }
 };
@@ -27,8 +27,8 @@ struct Add : Op {
   bool relu = false;
 
   const char* name() const override { return "add"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t) const override { return relu; }
   void visit(Fields& fields) override { fields("relu", relu); }

@@ -61,7 +61,7 @@ struct HalfConv2d : ConvolutionOp {
   std::string output = "f16";
 
   const char* name() const override { return "half_conv2d"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
     ConvolutionOp::visit(fields);
@@ -76,7 +76,7 @@ struct HalfLinear : Op {
   std::string output = "f16";
 
   const char* name() const override { return "half_linear"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
     fields("relu", relu);

@@ -37,8 +37,8 @@ struct Concat : Op {
   std::int64_t dim = 0;
 
   const char* name() const override { return "concat"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override { fields("dim", dim); }
 };
 
@@ -47,8 +47,8 @@ struct Slice : Op {
   std::int64_t dim = 0, begin = 0, end = 0;
 
   const char* name() const override { return "slice"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override {
     fields("dim", dim);
     fields("begin", begin);
@@ -61,8 +61,8 @@ struct Reshape : Op {
   std::vector<std::int64_t> shape;
 
   const char* name() const override { return "reshape"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override { fields("shape", shape); }
 };
 
@@ -71,8 +71,8 @@ struct Flatten : Op {
   std::int64_t from = 1;
 
   const char* name() const override { return "flatten"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override { fields("from", from); }
 };
 
@@ -81,8 +81,8 @@ struct Permute : Op {
   std::vector<std::int64_t> dims;
 
   const char* name() const override { return "permute"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override { fields("dims", dims); }
 };
@@ -90,8 +90,8 @@ struct Permute : Op {
 // y[k] = x[index[k]]. Inputs x [N, ...], index s32 [K].
 struct IndexRows : Op {
   const char* name() const override { return "index_rows"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
 };
 
 namespace detail {

@@ -26,8 +26,8 @@ struct Linear : Op {
   bool relu = false;
 
   const char* name() const override { return "linear"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t i) const override { return i < 2; }
   bool saves_output(std::size_t) const override { return relu; }
   void visit(Fields& fields) override { fields("relu", relu); }

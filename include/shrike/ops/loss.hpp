@@ -38,8 +38,8 @@ struct SoftmaxCrossEntropy : Op {
   std::int64_t ignore_index = -1;
 
   const char* name() const override { return "softmax_cross_entropy"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t i) const override { return i == 1; }
   void visit(Fields& fields) override { fields("ignore_index", ignore_index); }
@@ -48,8 +48,8 @@ struct SoftmaxCrossEntropy : Op {
 // Inputs: logits, target, weight or undefined, all of one shape. Outputs: loss [], its gradient.
 struct BceWithLogits : Op {
   const char* name() const override { return "bce_with_logits"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t i) const override { return i == 1; }
 };
@@ -59,8 +59,8 @@ struct SmoothL1 : Op {
   double beta = 1.0;
 
   const char* name() const override { return "smooth_l1"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t i) const override { return i == 1; }
   void visit(Fields& fields) override { fields("beta", beta); }
@@ -69,8 +69,8 @@ struct SmoothL1 : Op {
 // The sum of all elements.
 struct Sum : Op {
   const char* name() const override { return "sum"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
 };
 
 namespace detail {

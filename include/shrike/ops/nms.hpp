@@ -36,7 +36,7 @@ struct TopK : Op {
   std::int64_t k = 0;
 
   const char* name() const override { return "top_k"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override { fields("k", k); }
 };
@@ -48,7 +48,7 @@ struct Nms : Op {
   std::int64_t max_keep = -1;
 
   const char* name() const override { return "nms"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
     fields("threshold", threshold);

@@ -54,16 +54,16 @@ struct Pool2d : Op {
 // or s8) give codes of the same scale, f16 gives f16, and neither an argmax.
 struct MaxPool2d : Pool2d {
   const char* name() const override { return "max_pool2d"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_output(std::size_t i) const override { return i == 1; }
 };
 
 // Input x [N, H, W, C]; output y [N, P, Q, C]. Padding counts as zeros in the mean, what ceil_mode adds beyond it does not.
 struct AvgPool2d : Pool2d {
   const char* name() const override { return "avg_pool2d"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
 };
 
 inline kernels::PoolSizes Pool2d::sizes(const Shape& x) const {

@@ -68,8 +68,8 @@ struct FakeQuantize : Op {
   bool learned = false;
 
   const char* name() const override { return "fake_quantize"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override {
     fields("dtype", dtype);
     fields("per_channel", per_channel);
@@ -83,7 +83,7 @@ struct Quantize : Op {
   bool per_channel = false;
 
   const char* name() const override { return "quantize"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   void visit(Fields& fields) override {
     fields("dtype", dtype);
     fields("per_channel", per_channel);
@@ -95,7 +95,7 @@ struct Dequantize : Op {
   bool per_channel = false;
 
   const char* name() const override { return "dequantize"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   void visit(Fields& fields) override { fields("per_channel", per_channel); }
 };
 

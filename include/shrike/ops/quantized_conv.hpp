@@ -22,7 +22,7 @@ struct QuantizedConv2d : ConvolutionOp {
   double residual_multiplier = 0.0;
 
   const char* name() const override { return "quantized_conv2d"; }
-  Tensors forward(const Tensors& in) const override;
+  inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
   void visit(Fields& fields) override {
     ConvolutionOp::visit(fields);

@@ -31,8 +31,8 @@ struct UpsampleNearest : Op {
   std::int64_t height = 0, width = 0;
 
   const char* name() const override { return "upsample_nearest"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override {
     fields("height", height);
     fields("width", width);

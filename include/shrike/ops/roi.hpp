@@ -61,8 +61,8 @@ struct RoiPool : Op {
   double spatial_scale = 1.0;
 
   const char* name() const override { return "roi_pool"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_output(std::size_t i) const override { return i == 1; }
   void visit(Fields& fields) override {
     fields("height", height);
@@ -80,8 +80,8 @@ struct RoiAlign : Op {
   bool aligned = false;
 
   const char* name() const override { return "roi_align"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   void visit(Fields& fields) override {
     fields("height", height);
     fields("width", width);

@@ -14,8 +14,8 @@ SHRIKE_KERNEL(softmax_backward, std::int64_t rows, std::int64_t columns, const f
 
 struct Softmax : Op {
   const char* name() const override { return "softmax"; }
-  Tensors forward(const Tensors& in) const override;
-  Tensors backward(const BackwardContext& context) const override;
+  inline Tensors forward(const Tensors& in) const override;
+  inline Tensors backward(const BackwardContext& context) const override;
   bool saves_input(std::size_t) const override { return false; }
   bool saves_output(std::size_t) const override { return true; }
 };
