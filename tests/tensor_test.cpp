@@ -4,8 +4,8 @@
 #include <set>
 
 #include "catch.hpp"
-#include "shrike/core/threads.hpp"
 #include "shrike/core/random.hpp"
+#include "shrike/core/threads.hpp"
 
 using namespace shrike;
 

@@ -66,7 +66,8 @@ void half_conv2d_forward(Cpu, const Conv2dSizes& z, const HalfOperands& operands
         }
       });
       cpu::multiply(cpu::float_kernels(), {count, filters, depth}, cpu::MatrixLeft(gathered.data(), depth),
-                    cpu::MatrixRight(weight.data() + group * filters * depth, depth, true), nullptr, {}, {sums.data(), filters});
+                    cpu::MatrixRight(weight.data() + group * filters * depth, depth, true), nullptr, {},
+                    {sums.data(), filters});
       parallel_for(count, std::max<std::int64_t>(1, grain / filters), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           for (std::int64_t k = 0; k < filters; ++k) {

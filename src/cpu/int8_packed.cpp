@@ -13,7 +13,6 @@
 namespace shrike::int8 {
 namespace {
 
-
 // One panel in bytes, [step, column, 4], or words, [step, column, 2]; `weight` is the group's.
 template <class T> Panel pack_panel(const Packed& packed, const std::int8_t* weight, std::int64_t panel) {
   const Packing& how = packed.how;

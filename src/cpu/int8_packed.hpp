@@ -40,8 +40,8 @@ struct Packed {
   std::uint64_t fingerprint;
   Form form;
   std::vector<Panel> panels;  // [group, panel]; not of Form::winograd
-  Scratch winograd;   // [panel, point, step, column, 2 words]
-  Scratch starts;     // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
+  Scratch winograd;           // [panel, point, step, column, 2 words]
+  Scratch starts;             // s32 [group, panel, column], or [panel, point, column]: what sums begin with, besides the bias
 
   std::int64_t codes() const { return form == Form::words ? 2 : 4; }  // of a row in a step of 32 bits
   std::int64_t steps() const {                                        // of a row; even where two go together

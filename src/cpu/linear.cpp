@@ -14,8 +14,8 @@ void linear_forward(Cpu, const LinearSizes& sizes, const float* x, const float* 
   if (rows == 0) return;
   const cpu::FloatKernels& isa = cpu::float_kernels();
   last_kernel() = std::string("gemm ") + isa.name;
-  cpu::multiply(isa, {rows, out, in}, cpu::MatrixLeft(x, in), cpu::MatrixRight(weight, in, true), nullptr, {bias, nullptr, relu},
-                {y, out});
+  cpu::multiply(isa, {rows, out, in}, cpu::MatrixLeft(x, in), cpu::MatrixRight(weight, in, true), nullptr,
+                {bias, nullptr, relu}, {y, out});
 }
 
 void linear_backward(Cpu, const LinearSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,

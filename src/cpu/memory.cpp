@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "shrike/core/allocator.hpp"
-#include "shrike/core/threads.hpp"
 #include "shrike/core/tensor.hpp"
+#include "shrike/core/threads.hpp"
 
 namespace shrike {
 namespace {

@@ -105,9 +105,8 @@ std::int64_t image_of(const RoiSizes& s, const float* roi) {
 
 // to = the sum over taps of weight * (what `from` gives for its slot), n channels. Four taps at a time, so that `to` is written
 // a quarter as often.
-template <class From>
-void gather(const cpu::FloatKernels& isa, std::int64_t n, const Axis::Tap* tap, const Axis::Tap* end, const From& from,
-            float* to) {
+template <class From> void gather(const cpu::FloatKernels& isa, std::int64_t n, const Axis::Tap* tap, const Axis::Tap* end,
+                                  const From& from, float* to) {
   if (tap == end) std::fill(to, to + n, 0.0f);
   for (bool add = false; tap != end; add = true) {
     const auto count = static_cast<int>(std::min<std::ptrdiff_t>(end - tap, 4));

@@ -7,7 +7,8 @@
 namespace shrike::cpu {
 inline namespace SHRIKE_SIMD {
 
-template <int rows> inline void weighted_sum_of(int64_t n, const float* const* from, const float* weights, bool add, float* to) {
+template <int rows>
+inline void weighted_sum_of(int64_t n, const float* const* from, const float* weights, bool add, float* to) {
   using namespace simd;
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {

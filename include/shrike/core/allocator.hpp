@@ -112,8 +112,8 @@ class CachingAllocator::Recording {
 CachingAllocator& allocator(Cpu);
 CachingAllocator& allocator(Cuda);
 
-// What a backend made of a tensor's elements and keeps beside them, such as packed weights, and a count of the occasions on which
-// the elements may have changed: it tells whether what was made is still true. Thread-safe.
+// What a backend made of a tensor's elements and keeps beside them, such as packed weights, and a count of the occasions on
+// which the elements may have changed: it tells whether what was made is still true. Thread-safe.
 class Companion {
  public:
   std::shared_ptr<const void> get() const {

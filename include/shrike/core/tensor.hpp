@@ -46,9 +46,9 @@ class Tensor {
   Device device() const { return impl().storage->device(); }
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype()); }
 
-  // The elements, in device memory: data<const float>() to read them, data<float>() to change them. Throws Error unless T is the
-  // tensor's element type. A pointer that is not const is for changes before the next operation: what operations derived from
-  // the elements, such as packed weights, is made anew after each such call, not after changes through an older pointer.
+  // The elements, in device memory: data<const float>() to read them, data<float>() to change them. Throws Error unless T is
+  // the tensor's element type. A pointer that is not const is for changes before the next operation: what operations derived
+  // from the elements, such as packed weights, is made anew after each such call, not after changes through an older pointer.
   template <class T> T* data() const {
     using Element = std::remove_const_t<T>;
     SHRIKE_CHECK(dtype_of<Element> == dtype(), "a tensor of ", name(dtype()), " was read as ", name(dtype_of<Element>));

@@ -34,8 +34,8 @@ class Convolution {
     maps_.zeros = zeros_.data();
   }
 
-  // Either each chunk takes a block of tiles through all three steps, and reads U anew if it is too large for a core's cache; or all
-  // go through each step together, and V and M pass through memory twice.
+  // Either each chunk takes a block of tiles through all three steps, and reads U anew if it is too large for a core's cache;
+  // or all go through each step together, and V and M pass through memory twice.
   void run() const {
     const std::int64_t u_bytes = points * c_ * k_ * 4, blocks = divide_up(maps_.out.count(), block_tiles());
     const std::int64_t vm_bytes = points * 4 * maps_.out.count() * (v_row() + k_ + gap);

@@ -86,9 +86,8 @@ inline void winograd_input(const WinogradMaps& z, int64_t first, int64_t count, 
   }
 }
 
-template <bool with_residual>
-inline void transform_output(const WinogradMaps& z, int64_t first, int64_t count, int64_t k0, int64_t k1, const float* m,
-                             int64_t m_row, int64_t m_point) {
+template <bool with_residual> inline void transform_output(const WinogradMaps& z, int64_t first, int64_t count, int64_t k0,
+                                                           int64_t k1, const float* m, int64_t m_row, int64_t m_point) {
   const Vector floor = splat(z.relu ? 0.0f : -__builtin_inff());
   alignas(64) float waste[lanes];
   for (int64_t t = 0; t < count; ++t) {
@@ -123,9 +122,9 @@ inline void winograd_output(const WinogradMaps& z, int64_t first, int64_t count,
   transform(z, first, count, k0, k1, m, m_row, m_point);
 }
 
-template <bool masked>
-inline void transform_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles,
-                                    float* v, int64_t v_point, float* m, int64_t m_point) {
+template <bool masked> inline void transform_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin,
+                                                            int64_t end, int64_t tiles, float* v, int64_t v_point, float* m,
+                                                            int64_t m_point) {
   const int64_t channels = g.in.c, filters = g.out.c;
   for (int64_t t = begin; t < end; ++t) {
     const float* pixels[36];
@@ -155,8 +154,8 @@ inline void transform_gradient_input(const WinogradGradient& g, int64_t first, i
   }
 }
 
-inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles, float* v,
-                                    int64_t v_point, float* m, int64_t m_point) {
+inline void winograd_gradient_input(const WinogradGradient& g, int64_t first, int64_t begin, int64_t end, int64_t tiles,
+                                    float* v, int64_t v_point, float* m, int64_t m_point) {
   const auto transform = g.y != nullptr ? transform_gradient_input<true> : transform_gradient_input<false>;
   transform(g, first, begin, end, tiles, v, v_point, m, m_point);
 }
