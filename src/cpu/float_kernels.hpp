@@ -32,7 +32,7 @@ struct Product {
   const float* residual = nullptr;  // with c's rows; null: none
   bool relu = false;
   const float* next_c = nullptr;  // what will be written next, or null: the rows after these; it is fetched meanwhile
-  Fetch* fetch = nullptr;         // what will be read later, or null: fetched meanwhile where a_row is 1
+  Fetch* fetch = nullptr;         // what will be read later, or null: the rows of a after these; fetched meanwhile
 };
 
 struct WinogradKernels;  // conv/winograd_kernels.hpp

@@ -21,7 +21,8 @@ struct Block {
   std::int64_t b_panel;  // floats from a panel to the next
   std::int64_t k0, k1;
   std::vector<Run> runs;
-  bool in_place = false;  // full panels of the right operand are
+  bool in_place = false;   // full panels of the right operand are
+  Fetch* ahead = nullptr;  // what the next part of the depth will read
 };
 
 class Multiplication {
@@ -103,6 +104,7 @@ void Multiplication::multiply_panel(const Block& block, const Run& run, std::int
     p.b_step = b.stride;
   }
   if (end - begin < run.count && n + isa_.panel < block.columns) p.next_c = p.c + isa_.panel;
+  if (block.ahead != nullptr && block.ahead->rows > 0) p.fetch = block.ahead;
   p.add = block.k0 > 0;
   if (!p.add && epilogue_.bias != nullptr) p.start = start_.data() + column;
   if (block.k1 == sizes_.depth) {
@@ -190,6 +192,15 @@ void Multiplication::by_columns() const {
         right_.pack(isa_, block.column + n, used, block.k0, block.k1, b + n / isa_.panel * block.b_panel);
       }
       left_.runs(0, rows, k, block.k1, isa_.rows, a, block.runs);
+      Fetch ahead = right_.region(block.column, block.columns, block.k1, end_of(block.k1));
+      if (block.k1 < depth && ahead.rows > 0 && rows > 2 * isa_.rows) {
+        const std::int64_t tiles = divide_up(rows, isa_.rows) * divide_up(block.columns, isa_.panel);
+        ahead.lines =
+            divide_up(ahead.rows * divide_up(ahead.width, 16), tiles * std::max<std::int64_t>((block.k1 - k) / 16, 1));
+        block.ahead = &ahead;
+      } else {
+        block.ahead = nullptr;
+      }
       multiply(block, c);
     }
     if (scattered) scatter(block, c);

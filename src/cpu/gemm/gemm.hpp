@@ -64,6 +64,11 @@ struct RightOperand {
     static_cast<void>(first), static_cast<void>(k0);
     return {nullptr, 0};
   }
+  // Where rows [k0, k1) of some columns lie, for them to be fetched in time; `lines` is not set. No rows: not in one matrix.
+  virtual Fetch region(std::int64_t first, std::int64_t columns, std::int64_t k0, std::int64_t k1) const {
+    static_cast<void>(first), static_cast<void>(columns), static_cast<void>(k0), static_cast<void>(k1);
+    return {nullptr, 0, 0, 0, 0};
+  }
   // Panels that are best packed together, so that memory is read in long pieces.
   virtual std::int64_t least_panels() const { return 8; }
 };
@@ -90,6 +95,10 @@ struct MatrixRight : RightOperand {
   Located panel_in_place(std::int64_t first, std::int64_t k0) const override {
     if (transposed) return {nullptr, 0};
     return {data + k0 * stride + first, stride};
+  }
+  Fetch region(std::int64_t first, std::int64_t columns, std::int64_t k0, std::int64_t k1) const override {
+    if (transposed) return {data + first * stride + k0, columns, k1 - k0, stride, 0};
+    return {data + k0 * stride + first, k1 - k0, columns, stride, 0};
   }
   std::int64_t least_panels() const override { return transposed ? 2 : 8; }
   const float* data;

@@ -55,19 +55,19 @@ inline void fetch_lines(Fetch& fetch) {
   }
 }
 
-// The same, 16 steps at a time, while what the next tile needs is fetched: its part of c, and its rows of a or, where all tiles
-// share these, what was asked for.
+// The same, 16 steps at a time, while what the next tile needs is fetched: its part of c, and what was asked for or, without
+// that, its rows of a.
 template <Step step, int R, int N>
 inline void add_products_ahead(const Product& p, const float*& a, const float*& b, Vector (&sums)[R][N]) {
   const int64_t rows_at_once = (R * cache_line + p.depth - 1) / p.depth;
   const float* c = p.next_c;
   int64_t i = 0;
   for (int64_t row = 0; i + cache_line <= p.depth; i += cache_line) {
-    if constexpr (step == Step::along_rows) {
+    if (p.fetch != nullptr) {
+      fetch_lines(*p.fetch);
+    } else if constexpr (step == Step::along_rows) {
 #pragma GCC unroll 14
       for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * p.a_row, 0, 2);
-    } else {
-      if (p.fetch != nullptr) fetch_lines(*p.fetch);
     }
     for (int64_t last = row + rows_at_once; row < last && row < R; ++row, c += p.c_row) {
 #pragma GCC unroll 4
