@@ -7,6 +7,8 @@
 
 namespace shrike::cpu {
 
+inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 // The number of blocks of at most `most` units each. Where there are few, a multiple of eight, so that two, four or eight
 // threads that nothing disturbs end together; but no block has fewer than `least` units, unless there are no more.
 inline std::int64_t even_blocks(std::int64_t units, std::int64_t most, std::int64_t least) {

@@ -1,5 +1,4 @@
 // Float kernels for any processor.
-
 #include "float_table.hpp"
 
 namespace shrike::cpu {

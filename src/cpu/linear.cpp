@@ -1,3 +1,4 @@
+// Linear layers as matrix products.
 #include "shrike/ops/linear.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Packed weights beside their tensor.
 #include "packed.hpp"
 
 #include "../isa.hpp"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../blocks.hpp"
 #include "../isa.hpp"
 #include "shrike/core/threads.hpp"
 #include "winograd_kernels.hpp"
@@ -12,8 +13,6 @@ namespace {
 
 constexpr std::int64_t points = winograd_points;
 constexpr std::int64_t gap = 16;  // floats between matrices, so that they do not share a cache's sets
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t u_point(std::int64_t c, std::int64_t k) { return c * k + gap; }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../blocks.hpp"
 #include "../isa.hpp"
 #include "shrike/core/threads.hpp"
 #include "winograd.hpp"
@@ -12,8 +13,6 @@ namespace {
 
 constexpr std::int64_t points = winograd_points;
 constexpr std::int64_t gap = 16;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Blocks of tiles, and the matrices of a block: V [36][c / panel][tile][panel], dM [36][k / lanes][tile][lanes], and the sum of
 // their products, dU [36][k][c].

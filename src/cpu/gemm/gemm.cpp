@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../blocks.hpp"
 #include "shrike/core/threads.hpp"
 
 namespace shrike::cpu {
@@ -11,9 +12,7 @@ namespace {
 
 constexpr std::int64_t depth_block = 512;  // terms of sums at a time: a panel of the right operand is then 128 KiB with AVX-512
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-// Columns [begin, end) of all panels that one chunk computes, and its rows; b [panel] of the first panel's rows from k0 on.
+// What one call computes: some rows and columns of c, terms [k0, k1) of their sums. b is the first panel's, from row k0 on.
 struct Block {
   std::int64_t first, count;     // rows
   std::int64_t column, columns;  // of c
@@ -69,17 +68,18 @@ class Multiplication {
 // cache, rows of c are finished one tile after the other, which suits memory; else a panel meets all rows before the next.
 void Multiplication::multiply(const Block& block, float* beside) const {
   constexpr std::int64_t cached = 256 << 10;
-  const bool by_tile = (block.k1 - block.k0) * block.columns * 4 <= cached;
+  if ((block.k1 - block.k0) * block.columns * 4 > cached) {
+    for (std::int64_t n = 0; n < block.columns; n += isa_.panel) {
+      for (const Run& run : block.runs) multiply_panel(block, run, 0, run.count, n, beside);
+    }
+    return;
+  }
   for (const Run& run : block.runs) {
-    if (!by_tile) break;
     const std::int64_t tiles = divide_up(run.count, isa_.rows);
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t begin = run.count * tile / tiles, end = run.count * (tile + 1) / tiles;
       for (std::int64_t n = 0; n < block.columns; n += isa_.panel) multiply_panel(block, run, begin, end, n, beside);
     }
-  }
-  for (std::int64_t n = 0; n < block.columns && !by_tile; n += isa_.panel) {
-    for (const Run& run : block.runs) multiply_panel(block, run, 0, run.count, n, beside);
   }
 }
 

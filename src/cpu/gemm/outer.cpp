@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../blocks.hpp"
 #include "gemm.hpp"
 #include "shrike/core/threads.hpp"
 
@@ -9,8 +10,6 @@ namespace shrike::cpu {
 namespace {
 
 constexpr std::int64_t pixel_block = 128;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // How the product is cut: blocks of filters and columns, and parts of the pixels, each with sums of its own.
 struct Cut {
@@ -201,17 +200,23 @@ void multiply_few_pixels(const FloatKernels& isa, const OuterProduct& z, const L
     for (std::int64_t job = begin; job < end; ++job) {
       const std::int64_t i = job / columns, j = job % columns;
       const std::int64_t k0 = tiles * i / rows * isa.rows, k1 = std::min(tiles * (i + 1) / rows * isa.rows, z.filters);
-      for (std::int64_t panel = panels * j / columns; panel < panels * (j + 1) / columns; ++panel) {
-        const std::int64_t n = panel * isa.panel;
-        isa.multiply_columns(k1 - k0, static_cast<int>(std::min<std::int64_t>(isa.panel, z.columns - n)),
-                             {.depth = z.pixels,
-                              .a = copy.data() + k0,
-                              .a_row = 1,
-                              .a_step = stride,
-                              .b = right.data() + panel * z.pixels * isa.panel,
-                              .b_step = isa.panel,
-                              .c = z.dw + k0 * z.dw_stride + n,
-                              .c_row = z.dw_stride});
+      // A tile of rows after the other: dw is written in long pieces.
+      for (std::int64_t k = k0; k < k1; k += isa.rows) {
+        for (std::int64_t panel = panels * j / columns; panel < panels * (j + 1) / columns; ++panel) {
+          const std::int64_t n = panel * isa.panel;
+          float* const c = z.dw + k * z.dw_stride + n;
+          isa.multiply_columns(std::min<std::int64_t>(isa.rows, k1 - k),
+                               static_cast<int>(std::min<std::int64_t>(isa.panel, z.columns - n)),
+                               {.depth = z.pixels,
+                                .a = copy.data() + k,
+                                .a_row = 1,
+                                .a_step = stride,
+                                .b = right.data() + panel * z.pixels * isa.panel,
+                                .b_step = isa.panel,
+                                .c = c,
+                                .c_row = z.dw_stride,
+                                .next_c = panel + 1 < panels * (j + 1) / columns ? c + isa.panel : nullptr});
+        }
       }
     }
   });
