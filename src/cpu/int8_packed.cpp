@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -105,57 +104,16 @@ Packed pack(const Packing& how, const std::int8_t* weight) {
 
 std::shared_ptr<const Packed> packed_weights(const Packing& how, const kernels::QuantizedOperands& o) {
   if (o.beside_weight == nullptr) return std::make_shared<const Packed>(pack(how, o.weight));
-  const std::uint64_t print = fingerprint(o.weight, how.k * how.depth());
+  const std::uint64_t version = o.beside_weight->version();
   auto kept = std::static_pointer_cast<const Packed>(o.beside_weight->get());
-  if (kept != nullptr && kept->fingerprint == print && kept->how == how) return kept;
+  if (kept != nullptr && kept->version == version && kept->how == how) return kept;
   kept.reset();
   o.beside_weight->set(nullptr);  // before the new ones need memory
   Packed made = pack(how, o.weight);
-  made.fingerprint = print;
+  made.version = version;
   kept = std::make_shared<const Packed>(std::move(made));
   o.beside_weight->set(kept);
   return kept;
-}
-
-// 64 chains of 32 bits, each word mixed in by steps that lose nothing: a single change always shows. Blocks of 1 MiB, so that
-// the result does not depend on the number of threads.
-std::uint64_t fingerprint(const void* data, std::int64_t bytes) {
-  typedef std::uint32_t Lanes __attribute__((vector_size(64)));
-  constexpr std::int64_t block = 1 << 20;
-  constexpr int chains = 4;
-  const std::int64_t blocks = (bytes + block - 1) / block;
-  const auto mix = [](Lanes& lanes, const Lanes& words) {
-    lanes = (lanes ^ words) * 0x9E3779B1u;
-    lanes = (lanes << 13) | (lanes >> 19);
-  };
-  std::vector<std::uint64_t> parts(static_cast<std::size_t>(blocks));
-  parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const char* from = static_cast<const char*>(data) + b * block;
-      std::int64_t left = std::min(block, bytes - b * block);
-      Lanes lanes[chains] = {};
-      for (; left >= chains * 64; left -= chains * 64, from += chains * 64) {
-        for (int i = 0; i < chains; ++i) {
-          Lanes words;
-          std::memcpy(&words, from + i * 64, 64);
-          mix(lanes[i], words);
-        }
-      }
-      for (int i = 0; left > 0; left -= 64, from += 64, ++i) {
-        Lanes words{};
-        std::memcpy(&words, from, static_cast<std::size_t>(std::min<std::int64_t>(left, 64)));
-        mix(lanes[i], words);
-      }
-      std::uint64_t part = 0;
-      for (const Lanes& chain : lanes) {
-        for (int i = 0; i < 16; ++i) part = std::rotl((part ^ chain[i]) * 0x9E3779B97F4A7C15u, 29);
-      }
-      parts[static_cast<std::size_t>(b)] = part;
-    }
-  });
-  auto result = static_cast<std::uint64_t>(bytes);
-  for (const std::uint64_t part : parts) result = std::rotl((result ^ part) * 0x9E3779B97F4A7C15u, 29);
-  return result;
 }
 
 }  // namespace shrike::int8

@@ -1,5 +1,5 @@
-// Weights in the order in which the kernels read them. They are packed once and kept beside the weight tensor; a fingerprint
-// of its elements, taken at memory speed at every call, tells when they have changed.
+// Weights in the order in which the kernels read them. They are packed once and kept beside the weight tensor, until its
+// elements may have changed.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,7 @@ struct Panel {
 
 struct Packed {
   Packing how;
-  std::uint64_t fingerprint;
+  std::uint64_t version;  // of the weight tensor
   Form form;
   std::vector<Panel> panels;  // [group, panel]; not of Form::winograd
   Scratch winograd;           // [panel, point, step, column, 2 words]
@@ -55,8 +55,5 @@ struct Packed {
 
 // The operands' weights, from beside them or packed anew.
 std::shared_ptr<const Packed> packed_weights(const Packing& how, const kernels::QuantizedOperands& operands);
-
-// 64 bits that differ, but for a chance of 2^-32 or less, when the bytes do.
-std::uint64_t fingerprint(const void* data, std::int64_t bytes);
 
 }  // namespace shrike::int8

@@ -83,7 +83,7 @@ inline kernels::Requantize requantize(const char* op, const Tensors& in, const s
                " and s8 can exceed 32 bits: expected at most ", most / (greatest * 128));
   if (in[2].device() == Device::cpu) {
     const std::int64_t room = most - depth * greatest * 128;
-    const auto* bias = in[2].data<std::int32_t>();
+    const auto* bias = in[2].data<const std::int32_t>();
     for (std::int64_t k = 0; k < channels; ++k) {
       SHRIKE_CHECK(std::abs(std::int64_t{bias[k]}) <= room, op, ": bias[", k, "] = ", bias[k], " with sums of ", depth,
                    " products can exceed 32 bits: expected at most ", room);
@@ -94,8 +94,12 @@ inline kernels::Requantize requantize(const char* op, const Tensors& in, const s
 
 inline kernels::QuantizedOperands quantized_operands(const Tensors& in, const Tensor& y) {
   const bool added = in.size() > 4 && in[4].defined();
-  return {in[0].raw(),         in[1].data<std::int8_t>(),     in[2].data<std::int32_t>(),
-          in[3].data<float>(), added ? in[4].raw() : nullptr, y.raw(),
+  return {in[0].raw(),
+          in[1].data<const std::int8_t>(),
+          in[2].data<const std::int32_t>(),
+          in[3].data<const float>(),
+          added ? in[4].raw() : nullptr,
+          y.raw(),
           &in[1].companion()};
 }
 
