@@ -8,13 +8,14 @@
 
 namespace shrike::timing {
 
-// Waits until no other thread of this process runs, but no longer than 0.2 s. OpenMP's and OpenBLAS's threads spin for some
-// milliseconds after their work, and the next candidate would share the cores with them.
+// Waits until no other thread of this process runs, but no longer than 1 s. OpenMP's and OpenBLAS's threads spin for some
+// milliseconds after their work, and the next candidate would share the cores with them. The kernel may count what other
+// threads use only at its ticks, every 10 ms at the latest.
 inline void wait_until_idle() {
-  const double end = seconds() + 0.2;
+  const double end = seconds() + 1;
   while (seconds() < end) {
     const double used = seconds(true);
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::this_thread::sleep_for(std::chrono::milliseconds(12));
     if (seconds(true) - used < 2e-4) return;
   }
 }
