@@ -25,13 +25,11 @@ void conv2d_forward(Cpu, const Conv2dSizes& sizes, const float* x, const float* 
     const auto packed = cpu::packed_weights(sizes, cpu::Form::winograd, weight, beside_weight);
     return cpu::winograd::forward(sizes, x, weight, packed ? packed->winograd.data() : nullptr, bias, residual, y);
   }
-  if (cpu::few_channels::fits(sizes)) {
-    note("few channels");
-    return cpu::few_channels::forward(sizes, x, weight, bias, residual, y);
-  }
-  note("implicit gemm");
+  const bool few = cpu::few_channels::fits(sizes);
+  note(few ? "few channels" : "implicit gemm");
   const auto packed = cpu::packed_weights(sizes, cpu::Form::panels, weight, beside_weight);
-  cpu::implicit_gemm::forward(sizes, x, weight, packed ? &packed->panels : nullptr, bias, residual, y);
+  const auto forward = few ? cpu::few_channels::forward : cpu::implicit_gemm::forward;
+  forward(sizes, x, weight, packed ? &packed->panels : nullptr, bias, residual, y);
 }
 
 void conv2d_backward(Cpu, const Conv2dSizes& sizes, const float* x, const float* weight, const float* y, const float* dy,

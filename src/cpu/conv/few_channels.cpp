@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "../gemm/gemm.hpp"
+#include "../blocks.hpp"
+#include "../gemm/gradients.hpp"
 #include "../isa.hpp"
+#include "implicit_gemm.hpp"
 #include "shrike/core/threads.hpp"
 
 namespace shrike::cpu::few_channels {
@@ -55,16 +57,7 @@ Located LineGradients::gradients(std::int64_t row, float* copy) const {
   const float* const dy = dy_ + row * z_.q * z_.k;
   if (!copied_) return {dy, z_.k};
   const std::int64_t stride = copy_stride(z_.k);
-  for (std::int64_t q = 0; q < z_.q; ++q) {
-    const float* __restrict from = dy + q * z_.k;
-    float* __restrict to = copy + q * stride;
-    if (y_ == nullptr) {
-      std::copy_n(from, z_.k, to);
-    } else {
-      const float* __restrict output = y_ + (row * z_.q + q) * z_.k;
-      for (std::int64_t k = 0; k < z_.k; ++k) to[k] = output[k] > 0.0f ? from[k] : 0.0f;
-    }
-  }
+  copy_gradient_rows(z_.q, z_.k, dy, y_ != nullptr ? y_ + row * z_.q * z_.k : nullptr, z_.k, copy, stride);
   return {copy, stride};
 }
 
@@ -72,7 +65,7 @@ Located LineGradients::gradients(std::int64_t row, float* copy) const {
 void LineGradients::add(std::int64_t row, float* scratch, float* sums, double* bias) const {
   const std::int64_t taps = z_.s * z_.c;
   float* const lines = scratch;
-  float* __restrict const of_line = lines + z_.r * width_;
+  float* const of_line = lines + z_.r * width_;
   const Located dy = gradients(row, of_line + copy_stride(z_.k));
   put_lines(z_, x_, row, width_, lines);
   for (std::int64_t r = 0; r < z_.r; ++r) {
@@ -91,26 +84,21 @@ void LineGradients::add(std::int64_t row, float* scratch, float* sums, double* b
                              .add = true});
     }
   }
-  if (bias == nullptr) return;
-  std::fill_n(of_line, z_.k, 0.0f);
-  for (std::int64_t q = 0; q < z_.q; ++q) {
-    const float* __restrict from = dy.data + q * dy.stride;
-    for (std::int64_t k = 0; k < z_.k; ++k) of_line[k] += from[k];
-  }
-  for (std::int64_t k = 0; k < z_.k; ++k) bias[k] += static_cast<double>(of_line[k]);
+  if (bias != nullptr) add_row_sums(z_.q, z_.k, dy, of_line, bias);
 }
 
 }  // namespace
 
 bool fits(const kernels::Conv2dSizes& z) { return z.r * z.s > 1 && z.s * z.c <= 64 && z.dilation == 1 && z.groups == 1; }
 
-void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight, const float* bias, const float* residual,
-             float* y) {
+void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight, const PackedRight* packed, const float* bias,
+             const float* residual, float* y) {
   const FloatKernels& isa = float_kernels();
-  const std::int64_t rows = z.n * z.p, taps = z.s * z.c, depth = z.r * taps, panels = (z.k + isa.panel - 1) / isa.panel;
+  const std::int64_t rows = z.n * z.p, taps = z.s * z.c, depth = z.r * taps, panels = divide_up(z.k, isa.panel);
   const std::int64_t width = (z.w + 2 * z.padding) * z.c + isa.lanes;
   const int slots = thread_slots(rows);
-  const PackedRight packed(isa, z.k, depth, MatrixRight(weight, depth, true));
+  const PackedRight made = packed == nullptr ? implicit_gemm::pack(z, weight) : PackedRight();
+  const float* const panel_weights = packed != nullptr ? packed->data() : made.data();
   const Scratch scratch = scratch_floats(panels * isa.panel + slots * z.r * width);
   float* const biases = scratch.data();
   float* const all_lines = biases + panels * isa.panel;
@@ -126,7 +114,7 @@ void forward(const kernels::Conv2dSizes& z, const float* x, const float* weight,
                 .a = lines,
                 .a_row = z.stride * z.c,
                 .a_segment = width,
-                .b = packed.data() + panel * depth * isa.panel,
+                .b = panel_weights + panel * depth * isa.panel,
                 .b_step = isa.panel,
                 .c = y + at,
                 .c_row = z.k,
@@ -157,15 +145,13 @@ void backward_weight(const kernels::Conv2dSizes& z, const float* x, const float*
                     dbias != nullptr ? bias.data() + part * z.k : nullptr);
     }
   });
-  for (std::int64_t k = 0; k < z.k; ++k) {
-    for (std::int64_t tap = 0; tap < size / z.k && dweight != nullptr; ++tap) {
+  sum_bias_parts(parts, z.k, bias.data(), dbias);
+  for (std::int64_t k = 0; k < z.k && dweight != nullptr; ++k) {
+    for (std::int64_t tap = 0; tap < size / z.k; ++tap) {
       float sum = 0;
       for (std::int64_t part = 0; part < parts; ++part) sum += sums[part * size + tap * z.k + k];
       dweight[k * (size / z.k) + tap] = sum;
     }
-    double sum = 0;
-    for (std::int64_t part = 0; part < parts; ++part) sum += bias[static_cast<std::size_t>(part * z.k + k)];
-    if (dbias != nullptr) dbias[k] = static_cast<float>(sum);
   }
 }
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../gemm/gradients.hpp"
+
 namespace shrike::cpu {
 
 bool PixelRows::in_place() const {
@@ -13,10 +15,7 @@ bool PixelRows::in_place() const {
 // May write up to 15 floats too many, as rows of copies allow; what belongs there is written later.
 void PixelRows::copy(const float* from, std::int64_t count, float* to) const {
   if (mask != nullptr) {
-    const float* __restrict value = from;
-    const float* __restrict output = mask + (from - x);
-    float* __restrict result = to;
-    for (std::int64_t i = 0; i < count; ++i) result[i] = output[i] > 0.0f ? value[i] : 0.0f;
+    copy_where_positive(count, from, mask + (from - x), to);
   } else if (count <= 64 && from + 64 <= x + n * h * w * c) {
     for (std::int64_t i = 0; i < count; i += 16) std::memcpy(to + i, from + i, 64);
   } else if (count > 0) {

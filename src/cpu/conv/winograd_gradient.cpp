@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../blocks.hpp"
+#include "../gemm/gradients.hpp"
 #include "../isa.hpp"
 #include "shrike/core/threads.hpp"
 #include "winograd.hpp"
@@ -108,11 +109,7 @@ void Gradient::run() {
 }
 
 void Gradient::write(float* dweight, float* dbias) const {
-  for (std::int64_t k = 0; k < k_ && dbias != nullptr; ++k) {
-    double sum = 0;
-    for (std::int64_t part = 0; part < parts_; ++part) sum += bias_[static_cast<std::size_t>(part * k_ + k)];
-    dbias[k] = static_cast<float>(sum);
-  }
+  sum_bias_parts(parts_, k_, bias_.data(), dbias);
   parallel_for(k_, 4, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k) {
       isa_.winograd->gradient_weight(c_, parts_, sums_.data() + k * c_, points * w_point_, w_point_, dweight + k * 9 * c_);

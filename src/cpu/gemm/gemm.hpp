@@ -7,7 +7,6 @@
 // number of threads.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 

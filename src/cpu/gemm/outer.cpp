@@ -4,6 +4,7 @@
 
 #include "../blocks.hpp"
 #include "gemm.hpp"
+#include "gradients.hpp"
 #include "shrike/core/threads.hpp"
 
 namespace shrike::cpu {
@@ -66,16 +67,8 @@ Located Outer::gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0
   const std::int64_t width = copy_stride(filters);
   const float* const dy = z_.dy + pixel * z_.dy_stride + k0;
   if (z_.y == nullptr && z_.dy_stride <= 64) return {dy, z_.dy_stride};
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float* __restrict from = dy + i * z_.dy_stride;
-    float* __restrict to = copy + i * width;
-    if (z_.y == nullptr) {
-      std::copy_n(from, filters, to);
-    } else {
-      const float* __restrict y = z_.y + (pixel + i) * z_.dy_stride + k0;
-      for (std::int64_t k = 0; k < filters; ++k) to[k] = y[k] > 0.0f ? from[k] : 0.0f;
-    }
-  }
+  const float* const y = z_.y != nullptr ? z_.y + pixel * z_.dy_stride + k0 : nullptr;
+  copy_gradient_rows(count, filters, dy, y, z_.dy_stride, copy, width);
   return {copy, width};
 }
 
@@ -89,16 +82,6 @@ Right Outer::columns(std::int64_t pixel, std::int64_t count, std::int64_t n0, st
     isa_.pack_rows(used, isa_.panel, count, x.data + n - n0, x.stride, copy + (n - n0) * count);
   }
   return {copy, isa_.panel, isa_.panel * count};
-}
-
-// bias [filters] += the sums of dy's rows; sums [filters] is working memory.
-void add_rows(std::int64_t count, std::int64_t filters, const Located& dy, float* __restrict sums, double* bias) {
-  std::fill_n(sums, filters, 0.0f);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float* __restrict from = dy.data + i * dy.stride;
-    for (std::int64_t k = 0; k < filters; ++k) sums[k] += from[k];
-  }
-  for (std::int64_t k = 0; k < filters; ++k) bias[k] += static_cast<double>(sums[k]);
 }
 
 // ahead: the next block's dy and x, fetched meanwhile.
@@ -137,7 +120,7 @@ void Outer::sum(std::int64_t chunk, float* scratch, float* to, std::int64_t to_s
   for (std::int64_t pixel = begin; pixel < end; pixel += pixel_block) {
     const std::int64_t count = std::min(pixel_block, end - pixel);
     const Located dy = gradients(pixel, count, k0, k1 - k0, copy);
-    if (bias != nullptr && j == 0) add_rows(count, k1 - k0, dy, sums, bias + part * z_.filters + k0);
+    if (bias != nullptr && j == 0) add_row_sums(count, k1 - k0, dy, sums, bias + part * z_.filters + k0);
     if (to == nullptr) continue;
     const Right x = this->columns(pixel, count, n0, n1, columns);
     const std::int64_t next = pixel + count, next_count = std::min(pixel_block, end - next);
@@ -165,23 +148,15 @@ void add_parts(const OuterProduct& z, std::int64_t parts, const float* sums) {
   });
 }
 
-// copy [pixels, filters] = dy, with zeros where y is not positive; rows `stride` apart.
-void copy_gradients(const OuterProduct& z, std::int64_t stride, float* copy) {
-  parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float* __restrict from = z.dy + i * z.dy_stride;
-      const float* __restrict y = z.y + i * z.dy_stride;
-      float* __restrict to = copy + i * stride;
-      for (std::int64_t k = 0; k < z.filters; ++k) to[k] = z.y == nullptr || y[k] > 0.0f ? from[k] : 0.0f;
-    }
-  });
-}
-
 // Few pixels: both operands are prepared once, and each block of dw is computed in one go.
 void multiply_few_pixels(const FloatKernels& isa, const OuterProduct& z, const Located& x) {
   const std::int64_t stride = copy_stride(z.filters);
   const Scratch copy = scratch_floats(z.pixels * stride);
-  copy_gradients(z, stride, copy.data());
+  parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * z.dy_stride;
+    copy_gradient_rows(end - begin, z.filters, z.dy + at, z.y != nullptr ? z.y + at : nullptr, z.dy_stride,
+                       copy.data() + begin * stride, stride);
+  });
   if (z.dbias != nullptr) {
     parallel_for(z.filters, 256, [&](std::int64_t begin, std::int64_t end) {
       float* __restrict const to = z.dbias;
@@ -242,11 +217,7 @@ void multiply_outer(const FloatKernels& isa, const OuterProduct& z, const LeftOp
               z.dbias != nullptr ? bias.data() : nullptr);
   });
   if (own) add_parts(z, cut.parts, sums.data());
-  for (std::int64_t k = 0; z.dbias != nullptr && k < z.filters; ++k) {
-    double total = 0;
-    for (std::int64_t part = 0; part < cut.parts; ++part) total += bias[static_cast<std::size_t>(part * z.filters + k)];
-    z.dbias[k] = static_cast<float>(total);
-  }
+  sum_bias_parts(cut.parts, z.filters, bias.data(), z.dbias);
 }
 
 }  // namespace shrike::cpu
