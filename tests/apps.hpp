@@ -1,7 +1,6 @@
 // Runs the applications on a few generated shapes, as tests of them need it.
 #pragma once
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -10,6 +9,7 @@
 #include <string>
 
 #include "catch.hpp"
+#include "run_command.hpp"
 #include "shrike/data/shapes.hpp"
 #include "shrike/io/file.hpp"
 
@@ -18,26 +18,12 @@ namespace programs {
 using namespace shrike;
 namespace fs = std::filesystem;
 
-struct Outcome {
-  int status;
-  std::string text;  // both standard output and error
-};
-
 inline std::string binary(const std::string& app) {
   const char* folder = std::getenv("SHRIKE_BIN");
   return (folder != nullptr ? std::string(folder) : "build/release/apps") + "/" + app;
 }
 
-inline Outcome run(const std::string& app, const std::string& arguments) {
-  FILE* pipe = popen((binary(app) + " " + arguments + " 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome outcome{0, ""};
-  char buffer[4096];
-  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) outcome.text.append(buffer, n);
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
+inline Outcome run(const std::string& app, const std::string& arguments) { return run_command(binary(app) + " " + arguments); }
 
 // A folder of this test program's own, with 12 + 4 small images; removed at the end.
 struct Workplace {

@@ -17,6 +17,7 @@
 #include "catch.hpp"
 #include "error_of.hpp"
 #include "loops.hpp"
+#include "run_command.hpp"
 #include "shrike/core/check.hpp"
 
 using namespace shrike;
@@ -31,22 +32,10 @@ constexpr bool tsan = true;  // it has a thread of its own, and cannot follow a 
 constexpr bool tsan = false;
 #endif
 
-struct Outcome {
-  int status;
-  std::string text;
-};
-
 // Runs this program's test `tag` with these settings of the environment, as a shell writes them.
 Outcome run_child(const std::string& tag, const std::string& environment = "") {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  FILE* pipe = popen(("env " + environment + " timeout 60 '" + self + "' '" + tag + "' 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Outcome outcome{0, ""};
-  char buffer[4096];
-  for (std::size_t n; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) outcome.text.append(buffer, n);
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
+  return run_command("env " + environment + " timeout 60 '" + self + "' '" + tag + "'");
 }
 
 int count(const std::string& text, const std::string& part) {
