@@ -23,15 +23,17 @@ inline void wait_until_idle() {
 // The median milliseconds of a call of each candidate over `runs` turns.
 //
 // Each side keeps the settings that suit it: OMP_WAIT_POLICY=passive would let ours alone, but a peer whose threads sleep
-// between its own loops is slower than it has to be. So a turn waits until all threads sleep, makes a call that is not counted,
-// after which the candidate's own threads are awake and its data in the caches, and then times calls one after the other, as a
-// network's layers follow each other: one, or as many short ones as take 4 ms together, which then count by their mean.
+// between its own loops is slower than it has to be. So a turn waits until all threads sleep, makes calls that are not counted,
+// at least 20 ms of them, after which the candidate's own threads are awake and its data in the caches, and then times calls
+// one after the other, as a network's layers follow each other: one, or as many short ones as take 4 ms together, which then
+// count by their mean. A virtual processor that has slept wakes within 35 us, or within 5 ms: a peer's first call waits for it
+// and ours is finished without it, so that one call before the clock starts would leave the delay to ours alone.
 inline std::vector<double> medians_in_turn(const std::vector<std::function<void()>>& candidates, int runs, bool cpu_time) {
   std::vector<std::vector<double>> times(candidates.size());
   for (int run = 0; run < runs; ++run) {
     for (std::size_t i = 0; i < candidates.size(); ++i) {
       wait_until_idle();
-      candidates[i]();
+      for (const double end = seconds() + 20e-3; seconds() < end;) candidates[i]();
       const double start = seconds(cpu_time);
       double taken = 0;
       int calls = 0;

@@ -49,8 +49,11 @@ struct FloatKernels {
 
   // to [depth, panel] = the transpose of from [columns, depth], whose rows are `stride` apart; zeros past the columns.
   void (*pack_transposed)(int columns, int64_t depth, const float* from, int64_t stride, float* to);
-  // to [depth, width] = from [depth, columns], zeros past the columns; width is `panel` or `rows`.
-  void (*pack_rows)(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to);
+  // to [columns / rows][depth][rows] = from [depth, columns]; `to_tile` floats from a tile to the next. The last tile may have
+  // fewer columns, and what is past them is left as it is.
+  void (*pack_tiles)(int64_t columns, int64_t depth, const float* from, int64_t stride, float* to, int64_t to_tile);
+  // to [depth, panel] = from [depth, columns], zeros past the columns.
+  void (*pack_rows)(int columns, int64_t depth, const float* from, int64_t stride, float* to);
 
   // to [n] (+)= the sum over `rows` <= 4 rows of weights[row] * from[row][i].
   void (*weighted_sum)(int64_t n, int rows, const float* const* from, const float* weights, bool add, float* to);

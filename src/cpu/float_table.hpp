@@ -16,6 +16,7 @@ inline constexpr FloatKernels float_kernels(const char* name) {
           multiply<Step::along_rows>,
           multiply<Step::along_columns>,
           pack_transposed,
+          pack_tiles,
           pack_rows,
           weighted_sum,
           &winograd_kernels};

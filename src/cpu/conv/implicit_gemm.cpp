@@ -59,7 +59,7 @@ struct TapWeights : RightOperand {
     for (std::int64_t k = k0; k < k1;) {
       const std::int64_t tap = k / filters, filter = k % filters, count = std::min(filters - filter, k1 - k);
       const float* const from = weight + (filter * taps_of_all + taps[static_cast<std::size_t>(tap)]) * channels + first;
-      isa.pack_rows(columns, isa.panel, count, from, taps_of_all * channels, to + (k - k0) * isa.panel);
+      isa.pack_rows(columns, count, from, taps_of_all * channels, to + (k - k0) * isa.panel);
       k += count;
     }
   }

@@ -89,7 +89,7 @@ struct MatrixRight : RightOperand {
   void pack(const FloatKernels& isa, std::int64_t first, int columns, std::int64_t k0, std::int64_t k1,
             float* to) const override {
     if (transposed) return isa.pack_transposed(columns, k1 - k0, data + first * stride + k0, stride, to);
-    isa.pack_rows(columns, isa.panel, k1 - k0, data + k0 * stride + first, stride, to);
+    isa.pack_rows(columns, k1 - k0, data + k0 * stride + first, stride, to);
   }
   Located panel_in_place(std::int64_t first, std::int64_t k0) const override {
     if (transposed) return {nullptr, 0};

@@ -72,14 +72,15 @@ Located Outer::gradients(std::int64_t pixel, std::int64_t count, std::int64_t k0
   return {copy, width};
 }
 
-// Rows that lie in memory are copied panel by panel, unless one after the other makes a panel already.
+// Rows that lie in memory are copied panel by panel where they are far apart: they would share a cache's sets.
 Right Outer::columns(std::int64_t pixel, std::int64_t count, std::int64_t n0, std::int64_t n1, float* copy) const {
   const Located x = x_.rows(pixel, count, n0, n1, copy);
   if (x.data == copy) return {x.data, x.stride, isa_.panel};
-  if (x.stride == n1 - n0 && x.stride <= isa_.panel && x.stride % isa_.lanes == 0) return {x.data, x.stride, isa_.panel};
+  constexpr std::int64_t close = 512;
+  if ((n1 - n0) % isa_.lanes == 0 && x.stride <= close) return {x.data, x.stride, isa_.panel};
   for (std::int64_t n = n0; n < n1; n += isa_.panel) {
     const auto used = static_cast<int>(std::min<std::int64_t>(isa_.panel, n1 - n));
-    isa_.pack_rows(used, isa_.panel, count, x.data + n - n0, x.stride, copy + (n - n0) * count);
+    isa_.pack_rows(used, count, x.data + n - n0, x.stride, copy + (n - n0) * count);
   }
   return {copy, isa_.panel, isa_.panel * count};
 }
@@ -150,27 +151,33 @@ void add_parts(const OuterProduct& z, std::int64_t parts, const float* sums) {
 
 // Few pixels: both operands are prepared once, and each block of dw is computed in one go.
 void multiply_few_pixels(const FloatKernels& isa, const OuterProduct& z, const Located& x) {
-  const std::int64_t stride = copy_stride(z.filters);
-  const Scratch copy = scratch_floats(z.pixels * stride);
-  parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t at = begin * z.dy_stride;
-    copy_gradient_rows(end - begin, z.filters, z.dy + at, z.y != nullptr ? z.y + at : nullptr, z.dy_stride,
-                       copy.data() + begin * stride, stride);
-  });
-  if (z.dbias != nullptr) {
-    parallel_for(z.filters, 256, [&](std::int64_t begin, std::int64_t end) {
-      float* __restrict const to = z.dbias;
-      std::fill(to + begin, to + end, 0.0f);
-      for (std::int64_t i = 0; i < z.pixels; ++i) {
-        const float* __restrict from = copy.data() + i * stride;
-        for (std::int64_t k = begin; k < end; ++k) to[k] += from[k];
-      }
+  const std::int64_t tiles = divide_up(z.filters, isa.rows), panels = divide_up(z.columns, isa.panel);
+  // dy where y is positive, and its tiles [tile][pixel][filter].
+  const Scratch masked = scratch_floats(z.y != nullptr ? z.pixels * z.filters : 0);
+  const Scratch copy = scratch_floats(tiles * z.pixels * isa.rows);
+  const float* const dy = z.y != nullptr ? masked.data() : z.dy;
+  const std::int64_t stride = z.y != nullptr ? z.filters : z.dy_stride;
+  if (z.y != nullptr) {
+    parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t at = begin * z.dy_stride;
+      copy_gradient_rows(end - begin, z.filters, z.dy + at, z.y + at, z.dy_stride, masked.data() + begin * stride, stride);
     });
   }
+  if (z.dbias != nullptr) {
+    const Scratch sums = scratch_floats(z.filters);
+    std::vector<double> bias(static_cast<std::size_t>(z.filters));
+    parallel_for(z.filters, 256, [&](std::int64_t begin, std::int64_t end) {
+      add_row_sums(z.pixels, end - begin, {dy + begin, stride}, sums.data() + begin, bias.data() + begin);
+    });
+    sum_bias_parts(1, z.filters, bias.data(), z.dbias);
+  }
   if (z.dw == nullptr) return;
+  parallel_for(z.pixels, std::max<std::int64_t>(1, (1 << 14) / z.filters), [&](std::int64_t begin, std::int64_t end) {
+    isa.pack_tiles(z.filters, end - begin, dy + begin * stride, stride, copy.data() + begin * isa.rows, z.pixels * isa.rows);
+  });
   const PackedRight right(isa, z.columns, z.pixels, MatrixRight(x.data, x.stride, false));
-  const std::int64_t tiles = divide_up(z.filters, isa.rows), panels = divide_up(z.columns, isa.panel);
-  const std::int64_t rows = divide_up(tiles, 36), columns = divide_up(panels, 8);  // blocks
+  const std::int64_t columns = divide_up(panels, 8);  // blocks
+  const std::int64_t rows = std::max(divide_up(tiles, 36), std::min(divide_up(16, columns), divide_up(tiles, 4)));
   parallel_for(rows * columns, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t job = begin; job < end; ++job) {
       const std::int64_t i = job / columns, j = job % columns;
@@ -183,9 +190,9 @@ void multiply_few_pixels(const FloatKernels& isa, const OuterProduct& z, const L
           isa.multiply_columns(std::min<std::int64_t>(isa.rows, k1 - k),
                                static_cast<int>(std::min<std::int64_t>(isa.panel, z.columns - n)),
                                {.depth = z.pixels,
-                                .a = copy.data() + k,
+                                .a = copy.data() + k * z.pixels,
                                 .a_row = 1,
-                                .a_step = stride,
+                                .a_step = isa.rows,
                                 .b = right.data() + panel * z.pixels * isa.panel,
                                 .b_step = isa.panel,
                                 .c = c,

@@ -245,24 +245,30 @@ inline void pack_transposed(int columns, int64_t depth, const float* from, int64
   }
 }
 
-inline void pack_rows(int columns, int width, int64_t depth, const float* from, int64_t stride, float* to) {
-  if (columns == width && width == panel) {
+inline void pack_tiles(int64_t columns, int64_t depth, const float* from, int64_t stride, float* to, int64_t to_tile) {
+  for (int64_t i = 0; i < depth; ++i, from += stride, to += tile_rows) {
+    int64_t column = 0;
+    float* tile = to;
+    for (; column + tile_rows <= columns; column += tile_rows, tile += to_tile) {
+      memcpy(tile, from + column, tile_rows * sizeof(float));
+    }
+    memcpy(tile, from + column, static_cast<size_t>(columns - column) * sizeof(float));
+  }
+}
+
+inline void pack_rows(int columns, int64_t depth, const float* from, int64_t stride, float* to) {
+  if (columns == panel) {
     for (int64_t i = 0; i < depth; ++i, from += stride, to += panel) {
 #pragma GCC unroll 4
       for (int n = 0; n < tile_vectors; ++n) store(to + n * lanes, load(from + n * lanes));
     }
     return;
   }
-  int64_t i = 0;
-  if (columns == width && width <= lanes && stride >= lanes) {
-    // Whole vectors: what is too much is written over by the next row.
-    for (; i + 1 < depth; ++i, from += stride, to += width) store(to, load(from));
-  }
-  for (; i < depth; ++i, from += stride, to += width) {
+  for (int64_t i = 0; i < depth; ++i, from += stride, to += panel) {
     int column = 0;
     for (; column + lanes <= columns; column += lanes) store(to + column, load(from + column));
     for (; column < columns; ++column) to[column] = from[column];
-    for (; column < width; ++column) to[column] = 0.0f;
+    for (; column < panel; ++column) to[column] = 0.0f;
   }
 }
 
