@@ -24,14 +24,16 @@ struct Case {
   std::int64_t rows, in, out;
 };
 
-// fc6 and fc7 of VGG16 for the regions of an inference and of a training step; squares; few rows, few columns, odd ones: 45 are
-// the RPN's logits and deltas of 9 anchors on a map of 37x50, 105 the scores and deltas of 21 classes.
+// fc6 and fc7 of VGG16 for the regions of an inference and of a training step, and fc6 of the shapes preset; squares; few rows,
+// few columns, odd ones: 45 are the RPN's logits and deltas of 9 anchors on a map of 37x50, 105 the scores and deltas of 21
+// classes.
 constexpr Case cases[] = {
     {"fc6-300", 300, 25088, 4096},     {"fc6-128", 128, 25088, 4096},     {"fc7-300", 300, 4096, 4096},
-    {"fc7-128", 128, 4096, 4096},      {"square-256", 256, 256, 256},     {"square-512", 512, 512, 512},
-    {"square-1000", 1000, 1000, 1000}, {"square-1024", 1024, 1024, 1024}, {"square-2048", 2048, 2048, 2048},
-    {"square-3000", 3000, 3000, 3000}, {"row-1", 1, 4096, 4096},          {"rows-7", 7, 4096, 1000},
-    {"columns-45", 1850, 512, 45},     {"columns-105", 300, 4096, 105},   {"odd-333", 333, 777, 555}};
+    {"fc7-128", 128, 4096, 4096},      {"small-128", 128, 6272, 256},     {"square-256", 256, 256, 256},
+    {"square-512", 512, 512, 512},     {"square-1000", 1000, 1000, 1000}, {"square-1024", 1024, 1024, 1024},
+    {"square-2048", 2048, 2048, 2048}, {"square-3000", 3000, 3000, 3000}, {"row-1", 1, 4096, 4096},
+    {"rows-7", 7, 4096, 1000},         {"columns-45", 1850, 512, 45},     {"columns-105", 300, 4096, 105},
+    {"odd-333", 333, 777, 555}};
 constexpr const char* passes[] = {"forward", "data", "weight"};
 constexpr double tolerance = 1e-4;  // of the greatest value; sums of 25088 products round to about 1e-5
 

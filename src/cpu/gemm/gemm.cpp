@@ -207,6 +207,46 @@ void Multiplication::by_columns() const {
   });
 }
 
+// Rows that are fewer than the columns, where columns lie in one piece: the left operand is packed in place of the right one,
+// which is read where it lies, and what is computed is c's transpose. A chunk is some columns of c.
+void multiply_transposed(const FloatKernels& isa, const ProductSizes& sizes, const Located& left, const Located& right,
+                         const Epilogue& epilogue, const Target& target) {
+  const auto [rows, columns, depth] = sizes;
+  const PackedRight packed(isa, rows, depth, MatrixRight(left.data, left.stride, true));
+  const std::int64_t chunks = divide_up(columns, 8 * isa.rows), width = divide_up(rows, isa.panel) * isa.panel;
+  const std::int64_t each = divide_up(columns, chunks) * width;
+  const int slots = thread_slots(chunks);
+  const Scratch scratch = scratch_floats(slots * each);
+  parallel_chunks(chunks, slots, [&](std::int64_t chunk, int slot) {
+    const std::int64_t first = columns * chunk / chunks, count = columns * (chunk + 1) / chunks - first;
+    float* const sums = scratch.data() + slot * each;
+    for (std::int64_t n = 0; n < count; ++n) {
+      std::fill_n(sums + n * width, width, epilogue.bias != nullptr ? epilogue.bias[first + n] : 0.0f);
+    }
+    for (std::int64_t k = 0; k < depth; k += depth_block) {
+      for (std::int64_t row = 0; row < rows; row += isa.panel) {
+        const Product p{.depth = std::min(depth_block, depth - k),
+                        .a = right.data + first * right.stride + k,
+                        .a_row = right.stride,
+                        .b = packed.data() + row * depth + k * isa.panel,
+                        .b_step = isa.panel,
+                        .c = sums + row,
+                        .c_row = width,
+                        .add = true};
+        const std::int64_t whole_vectors = divide_up(rows - row, isa.lanes) * isa.lanes;
+        isa.multiply_rows(count, static_cast<int>(std::min<std::int64_t>(isa.panel, whole_vectors)), p);
+      }
+    }
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t at = row * target.stride + first;
+      for (std::int64_t n = 0; n < count; ++n) {
+        const float sum = sums[n * width + row] + (epilogue.residual != nullptr ? epilogue.residual[at + n] : 0.0f);
+        target.c[at + n] = epilogue.relu && sum < 0.0f ? 0.0f : sum;
+      }
+    }
+  });
+}
+
 }  // namespace
 
 // A part of the depth for several panels at a time: rows of a matrix are then read in long pieces.
@@ -231,6 +271,12 @@ void multiply(const FloatKernels& isa, const ProductSizes& sizes, const LeftOper
               const PackedRight* packed, const Epilogue& epilogue, const Target& target) {
   const Multiplication product(isa, sizes, left, right, epilogue, target);
   if (packed != nullptr) return product.by_rows(packed->data());
+  constexpr std::int64_t most_transposed = 192;
+  const std::int64_t rows = sizes.rows;
+  if (const Located columns = right.columns_in_place(); columns.data != nullptr && left.in_place() && target.line == 0 &&
+                                                        rows > 1 && rows <= std::min(sizes.columns, most_transposed)) {
+    return multiply_transposed(isa, sizes, left.rows(0, rows, 0, sizes.depth, nullptr), columns, epilogue, target);
+  }
   constexpr std::int64_t most_packed = std::int64_t{16} << 20, few_rows = 192, many_rows = 1024, many_panels = 16;
   const bool by_columns = sizes.rows <= few_rows && sizes.columns >= many_panels * isa.panel;
   const bool too_large = sizes.columns * sizes.depth * 4 > (sizes.rows < many_rows ? most_packed : 4 * most_packed);

@@ -63,6 +63,8 @@ struct RightOperand {
     static_cast<void>(first), static_cast<void>(k0);
     return {nullptr, 0};
   }
+  // The first column where columns lie in memory, each in one piece; else null.
+  virtual Located columns_in_place() const { return {nullptr, 0}; }
   // Where rows [k0, k1) of some columns lie, for them to be fetched in time; `lines` is not set. No rows: not in one matrix.
   virtual Fetch region(std::int64_t first, std::int64_t columns, std::int64_t k0, std::int64_t k1) const {
     static_cast<void>(first), static_cast<void>(columns), static_cast<void>(k0), static_cast<void>(k1);
@@ -95,6 +97,7 @@ struct MatrixRight : RightOperand {
     if (transposed) return {nullptr, 0};
     return {data + k0 * stride + first, stride};
   }
+  Located columns_in_place() const override { return {transposed ? data : nullptr, stride}; }
   Fetch region(std::int64_t first, std::int64_t columns, std::int64_t k0, std::int64_t k1) const override {
     if (transposed) return {data + first * stride + k0, columns, k1 - k0, stride, 0};
     return {data + k0 * stride + first, k1 - k0, columns, stride, 0};
