@@ -108,9 +108,9 @@ ImageSize parse_size(const std::string& text) {
 }
 
 // Regions spread over the image, as many as the detector looks at: the head's work does not depend on where they are.
-Tensor head_input(const Tensor& map, const models::FasterRcnnOptions& options, const ImageSize& size) {
+Tensor head_input(models::FasterRcnn& detector, const Tensor& map, const ImageSize& size) {
   Random random(2, RandomStream::test);
-  const std::int64_t count = options.test_proposals.post_nms;
+  const std::int64_t count = detector.options().test_proposals.post_nms;
   std::vector<float> rois;
   for (std::int64_t i = 0; i < count; ++i) {
     const float x = random.uniform(0, 0.7f) * static_cast<float>(size.width);
@@ -118,22 +118,19 @@ Tensor head_input(const Tensor& map, const models::FasterRcnnOptions& options, c
     rois.insert(rois.end(), {0, x, y, x + 16 + random.uniform(0, 0.25f) * static_cast<float>(size.width),
                              y + 16 + random.uniform(0, 0.25f) * static_cast<float>(size.height)});
   }
-  RoiOptions roi = options.roi;
-  roi.spatial_scale = static_cast<double>(map.size(1)) / size.height;
-  const Tensor regions = tensor<float>({count, 5}, rois, map.device());
-  return options.roi_align ? roi_align(map, regions, roi) : roi_pool(map, regions, roi);
+  return detector.pool({map}, size.height, tensor<float>({count, 5}, rois, map.device()));
 }
 
 // Every layer of a detector once.
 void run_all_layers(Subject& subject, std::array<std::vector<LayerTime>, 3>& layers, const Tensor& image,
-                    const models::FasterRcnnOptions& options, const ImageSize& size, bool count) {
+                    const ImageSize& size, bool count) {
   cuda_settings().tf32 = subject.tf32;
   const auto run = [&](std::size_t part, const Tensor& in) {
     return run_layers(*subject.parts[part]->graph, models::part_names[part], {in}, count, subject.cpu_time, layers[part]);
   };
-  const Tensors maps = run(0, image);
+  const Tensors maps = run(0, subject.undisturbed->padded(image));
   run(1, maps[0]);
-  if (!subject.regions.defined()) subject.regions = head_input(maps[0], options, size);
+  if (!subject.regions.defined()) subject.regions = head_input(*subject.undisturbed, maps[0], size);
   run(2, subject.regions);
 }
 
@@ -235,7 +232,7 @@ int bench(Arguments a) {
   std::vector<std::array<std::vector<LayerTime>, 3>> layers(subjects.size());
   for (int run = 0; run <= a.runs; ++run) {
     for (std::size_t i = 0; i < subjects.size(); ++i) {
-      run_all_layers(subjects[i], layers[i], image, fused.options, size, run > 0);
+      run_all_layers(subjects[i], layers[i], image, size, run > 0);
     }
   }
   std::vector<Summary> summaries;

@@ -38,10 +38,13 @@ inline void write_settings(TensorFile& file, TrainConfig config) {
   config.model.visit(settings);
 }
 
+// The settings in a file's metadata. A checkpoint from before padding keeps to the anchors that it was trained with, and says so.
 inline TrainConfig read_settings(const TensorFile& file) {
   TrainConfig config;
   auto metadata = file.metadata;
   // Checkpoints from before these settings.
+  metadata.try_emplace("train.init", "pytorch");
+  metadata.try_emplace("model.grid", "quotient");
   metadata.try_emplace("train.provider", config.device.provider);
   metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
   metadata.try_emplace("train.cuda-graphs", TextWriter::print(config.device.graphs));

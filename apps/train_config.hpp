@@ -18,6 +18,7 @@ struct TrainConfig {
   std::string split = "";
   bool drop_bad_boxes = false;
   std::string weights = "";
+  std::string init = "he";
   DeviceSettings device;
   int threads = 0;
   int workers = 2;
@@ -53,6 +54,7 @@ struct TrainConfig {
     v("split", split, "instead, divide the images of both sets anew in this ratio, as in 9:1");
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
+    v("init", init, "how the heads begin, but for what --weights has: he, pytorch (torchvision's rule) or paper");
     device.visit(v);
     v("threads", threads, threads_help);
     v("workers", workers, "threads that load images, ahead of the computing and at a lower priority");
@@ -125,6 +127,7 @@ inline TrainConfig preset(const std::string& name) {
     config.lr = 0.001;
     config.lr_steps = {0.67f};
     config.bias_lr = 2;
+    config.init = "paper";
     config.bias_decay = false;
     config.model.frozen_stages = 2;
     config.model.dropout = 0.5;

@@ -89,7 +89,7 @@ int train(Arguments arguments) {
   open_run(config.run, resume);
   const auto [train_set, test_set] = open_data(config);
   write_config(config);
-  const auto model = models::make_detector(config.model);
+  const auto model = models::make_detector(config.model, models::head_init(config.init));
   nn::initialize(*model, config.seed);
   if (!config.weights.empty() && !resume) load_weights(config.weights, config.model, *model);
   nn::to(*model, device);

@@ -25,15 +25,17 @@ __global__ void __launch_bounds__(threads)
     const Box box = clip_box(decoded, s.image_height, s.image_width);
     store_box4(box, boxes, i);
     const float score = objectness[i];
-    scores[i] = large_enough(box, s.min_size) && score == score ? score : dropped;
+    scores[i] = score == score ? score : dropped;
   }
 }
 
 // One thread an entry.
 __global__ void __launch_bounds__(threads)
-    proposal_drop_kernel(std::int64_t n, const float* __restrict__ scores, std::int32_t* __restrict__ order) {
+    proposal_drop_kernel(std::int64_t n, float min_size, const float* __restrict__ boxes, const float* __restrict__ scores,
+                         std::int32_t* __restrict__ order) {
   for (std::int64_t i = first_index(); i < n; i += index_step()) {
-    if (scores[order[i]] == dropped) order[i] = -1;
+    const std::int64_t from = order[i];
+    if (scores[from] == dropped || !large_enough(load_box4(boxes, from), min_size)) order[i] = -1;
   }
 }
 
@@ -100,8 +102,8 @@ void proposal_candidates(Cuda, ProposalSizes sizes, const float* objectness, con
                anchors, boxes, scores);
 }
 
-void proposal_drop(Cuda, std::int64_t n, const float* scores, std::int32_t* order) {
-  cuda::launch(proposal_drop_kernel, cuda::blocks_for(n, threads), threads, 0, n, scores, order);
+void proposal_drop(Cuda, std::int64_t n, float min_size, const float* boxes, const float* scores, std::int32_t* order) {
+  cuda::launch(proposal_drop_kernel, cuda::blocks_for(n, threads), threads, 0, n, min_size, boxes, scores, order);
 }
 
 void proposal_gather(Cuda, ProposalGatherSizes sizes, const std::int32_t* index, const float* boxes, const float* scores,

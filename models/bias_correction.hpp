@@ -39,12 +39,12 @@ inline quant::BiasReport correct_biases(const FusedDetector& fused, const Prepar
   }
 
   quant::BiasReport report = quant::correct_biases(*prepared.parts[0], *floats[0], [&](Graph& graph) {
-    for (NextImages next = images(); const auto batch = next();) graph.forward({batch->first});
+    for (NextImages next = images(); const auto batch = next();) graph.forward({reference->padded(batch->first)});
   });
   const quant::Port port = prepared.parts[0]->output_port(0);
   std::size_t seen = 0;
   for (NextImages next = images(); const auto batch = next(); ++seen) {
-    batches.at(seen).codes = quantize(prepared.parts[0]->forward({batch->first})[0], port.scale, port.dtype);
+    batches.at(seen).codes = quantize(prepared.model->forward({batch->first})[0], port.scale, port.dtype);
   }
   for (std::size_t i = 1; i < 3; ++i) {
     const auto head = quant::correct_biases(*prepared.parts[i], *floats[i], [&](Graph& graph) {

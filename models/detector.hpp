@@ -20,6 +20,7 @@ struct DetectorConfig {
   int frozen_stages = 0;
   int head_width = 0;
   double dropout = 0;
+  std::string grid = "backbone";
   std::string roi = "align";
   int roi_size = 7;
   int sampling_ratio = 2;
@@ -52,6 +53,9 @@ struct DetectorConfig {
     v("frozen-stages", frozen_stages, "first stages that are not trained");
     v("head-width", head_width, "units of fc6 and fc7; 0 means 64 x width for VGG, 8 x width for ResNet");
     v("dropout", dropout, "probability of dropout after fc6 and fc7");
+    v("grid", grid,
+      "where anchors and RoIAlign see the cells of the map: backbone (where they are), torchvision (in VGG's too at their corners) "
+      "or quotient (strides of image / map, as in checkpoints of version 0.1)");
     v("roi", roi, "how regions are pooled: align or pool");
     v("roi-size", roi_size, "height and width of a pooled region");
     v("sampling-ratio", sampling_ratio, "samples per bin and side for roi align; 0 adapts to the region");
@@ -80,6 +84,17 @@ struct DetectorConfig {
 
   bool is_vgg() const { return backbone.rfind("vgg", 0) == 0; }
 };
+
+// Sets strides, the anchors' centres and RoIAlign's alignment.
+inline void set_grid(const DetectorConfig& config, FasterRcnnOptions& options) {
+  SHRIKE_CHECK(config.grid == "backbone" || config.grid == "torchvision" || config.grid == "quotient", "grid '", config.grid,
+               "': expected backbone, torchvision or quotient");
+  const MapGrid grid = config.is_vgg() ? vgg_grid : resnet_c4_grid;
+  options.stride = config.grid == "quotient" ? 0 : grid.stride;
+  if (config.grid != "backbone") return;
+  options.anchors.offset = grid.centre;
+  options.roi.aligned = grid.centre == 0.5f;  // values of the map lie at the centres of its cells
+}
 
 // What joins the parts of a configuration's network. Throws Error naming the setting that does not fit.
 inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
@@ -111,11 +126,31 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   options.roi.width = config.roi_size;
   options.roi.sampling_ratio = config.sampling_ratio;
   options.roi_align = config.roi == "align";
+  set_grid(config, options);
   return options;
 }
 
+// The rules by which the heads may begin. Throws Error for a name that is none.
+inline HeadInit head_init(const std::string& rule) {
+  HeadInit init;
+  if (rule == "he") return init;
+  if (rule == "paper") {
+    init.bbox_pred = nn::Init::normal(0.001f);
+    return init;
+  }
+  if (rule == "pytorch") {
+    init.hidden = init.cls_score = init.bbox_pred = nn::Init::pytorch();
+    return init;
+  }
+  // EXPERIMENT
+  if (rule == "old") { init.hidden = {}; return init; }
+  if (rule == "he-rpn") { init.rpn_conv = nn::Init::he(); return init; }
+  if (rule == "he-pt") { init.cls_score = init.bbox_pred = nn::Init::pytorch(); return init; }
+  fail("init '", rule, "': expected he, pytorch or paper");
+}
+
 // The network of a configuration, its parameters zero: see nn::initialize. Throws Error naming the setting that does not fit.
-inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
+inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, const HeadInit& init = {}) {
   SHRIKE_CHECK(config.width > 0, "width ", config.width, ": expected a positive number");
   const FasterRcnnOptions options = detector_options(config);
 
@@ -145,8 +180,9 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config) {
   const std::int64_t head_width =
       config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
   return std::make_shared<FasterRcnn>(
-      backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place),
-      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width, options.num_classes, config.dropout),
+      backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place, init),
+      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width, options.num_classes, config.dropout,
+                                init),
       options);
 }
 

@@ -22,13 +22,16 @@ namespace shrike::models {
 
 struct FasterRcnnOptions {
   int num_classes = 21;  // with background
+  // Pixels from a cell of the feature map to the next: images are padded with zeros to a multiple of it. 0: they are not, and
+  // the stride is the quotient of image and map, rounded down, as in checkpoints of version 0.1.
+  int stride = 16;
   AnchorOptions anchors;
   RpnTargetOptions rpn_targets;
   RoiTargetOptions roi_targets;
   ProposalOptions train_proposals;
   ProposalOptions test_proposals;
   DetectionOptions detections;
-  RoiOptions roi;             // output size, sampling; the scale comes from the feature map
+  RoiOptions roi;             // output size, sampling, alignment; the scale follows from the stride
   bool roi_align = true;      // false: RoIPool, as in the paper
   float rpn_beta = 1.0f / 9;  // where the smooth L1 losses turn from quadratic to linear
   float box_beta = 1.0f / 9;
@@ -42,7 +45,7 @@ inline std::vector<double> FasterRcnnOptions::inference_settings() const {
   const auto add = [&](auto... values) { (all.push_back(static_cast<double>(values)), ...); };
   const ProposalOptions& p = test_proposals;
   const DetectionOptions& d = detections;
-  add(num_classes, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
+  add(num_classes, stride, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
   add(d.score_threshold, d.nms_threshold, d.max_detections, d.min_size, d.weights.x, d.weights.y, d.weights.w, d.weights.h);
   add(roi_align, roi.height, roi.width, roi.spatial_scale, roi.sampling_ratio, roi.aligned);
   add(anchors.offset, anchors.sizes.size(), anchors.ratios.size());
@@ -72,8 +75,10 @@ class FasterRcnn : public nn::Module {
   FasterRcnn(nn::ModulePtr backbone, nn::ModulePtr rpn_head, nn::ModulePtr box_head, const FasterRcnnOptions& options)
       : backbone_(std::move(backbone)), rpn_head_(std::move(rpn_head)), box_head_(std::move(box_head)), options_(options) {}
 
-  // Images [N, H, W, 3] -> feature maps, finest first.
-  Tensors forward(const Tensors& in) override { return backbone_->forward(in); }
+  // Images [N, H, W, 3] -> feature maps of the padded images, finest first.
+  Tensors forward(const Tensors& in) override { return backbone_->forward({padded(in[0])}); }
+  // The images as the backbone sees them: zeros, the mean, below and on the right, up to a multiple of the stride.
+  Tensor padded(const Tensor& images) const;
   inline void visit(nn::Members& members) override;
 
   // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random
@@ -87,7 +92,7 @@ class FasterRcnn : public nn::Module {
   std::vector<std::vector<Detection>> detect(const Tensor& images, const std::vector<ImageSize>& sizes);
 
   // The boxes [n, 4] proposed in each image, of the feature maps that forward() made of them, and the features that the box
-  // head sees of rois [n, 5].
+  // head sees of rois [n, 5]. Images and their height are as given, without padding.
   std::vector<Tensor> regions(const Tensors& maps, const Tensor& images, const std::vector<ImageSize>& sizes);
   Tensor pool(const Tensors& maps, std::int64_t image_height, const Tensor& rois) const;
 
@@ -98,14 +103,23 @@ class FasterRcnn : public nn::Module {
   const Replay& replay() const { return replay_; }
 
  private:
-  // What the region proposal network says of each level: flattened over images, places and anchors.
+  // What the region proposal network says of each level, and the anchors [n, 4] of the whole map.
   struct Level {
-    Tensor anchors;  // [n, 4], the same for every image
-    Tensor logits;   // [N * n]
-    Tensor deltas;   // [N * n, 4]
+    Tensor logits;  // [N, H, W, A]
+    Tensor deltas;  // [N, H, W, 4 A]
+    std::int64_t stride_y, stride_x;
+    Tensor anchors;
+    bool whole;  // all cells count for every image
+    // Cells that show something of an image.
+    std::int64_t rows(const ImageSize& size) const { return seen(logits.size(1), size.height, stride_y); }
+    std::int64_t columns(const ImageSize& size) const { return seen(logits.size(2), size.width, stride_x); }
+    std::int64_t seen(std::int64_t cells, std::int64_t pixels, std::int64_t stride) const {
+      return whole ? cells : std::min(cells, (pixels + stride - 1) / stride);
+    }
   };
 
   std::vector<Level> propose(const Tensors& maps, const Tensor& images);
+  Tensor anchors_of(const Level& level, const ImageSize& size) const;
   Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size,
                          const ProposalOptions& options);
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
@@ -126,16 +140,51 @@ inline void FasterRcnn::visit(nn::Members& members) {
   members.child("roi_heads", *box_head_);
 }
 
+namespace detail {
+
+// x with zeros after it along `dim`, up to `size`.
+inline Tensor pad_end(const Tensor& x, std::int64_t dim, std::int64_t size) {
+  if (x.size(dim) == size) return x;
+  std::vector<std::int64_t> missing = x.shape().to_vector();
+  missing[static_cast<std::size_t>(dim)] = size - x.size(dim);
+  return concat({x, zeros(Shape(missing), x.dtype(), x.device())}, dim);
+}
+
+// The rows and columns of a map [1, H, W, C], from the first on.
+inline Tensor crop(const Tensor& map, std::int64_t rows, std::int64_t columns) {
+  const Tensor x = rows == map.size(1) ? map : slice(map, 1, 0, rows);
+  return columns == map.size(2) ? x : slice(x, 2, 0, columns);
+}
+
+}  // namespace detail
+
+inline Tensor FasterRcnn::padded(const Tensor& images) const {
+  if (options_.stride == 0) return images;
+  const auto up = [&](std::int64_t size) { return (size + options_.stride - 1) / options_.stride * options_.stride; };
+  const Tensor rows = detail::pad_end(images, 1, up(images.size(1)));
+  return detail::pad_end(rows, 2, up(images.size(2)));
+}
+
 inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, const Tensor& images) {
-  std::vector<Level> levels;
-  for (const Tensor& map : maps) {
-    const Tensors head = rpn_head_->forward({map});
-    const std::int64_t stride_y = images.size(1) / map.size(1);
-    const std::int64_t stride_x = images.size(2) / map.size(2);
-    levels.push_back({anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()),
-                      reshape(head[0], {head[0].numel()}), reshape(head[1], {head[0].numel(), 4})});
-  }
-  return levels;
+  SHRIKE_CHECK(maps.size() == 1, "proposals come from one feature map, not from ", maps.size());
+  const Tensor& map = maps[0];
+  const Tensors head = rpn_head_->forward({map});
+  const bool quotient = options_.stride == 0;
+  const std::int64_t stride_y = quotient ? images.size(1) / map.size(1) : options_.stride;
+  const std::int64_t stride_x = quotient ? images.size(2) / map.size(2) : options_.stride;
+  const auto cells = [](std::int64_t pixels, std::int64_t stride) { return (pixels + stride - 1) / stride; };
+  SHRIKE_CHECK(quotient || (map.size(1) == cells(images.size(1), stride_y) && map.size(2) == cells(images.size(2), stride_x)),
+               "a feature map of ", map.size(1), "x", map.size(2), " cells for images of ", images.size(1), "x", images.size(2),
+               " pixels: expected one cell for each ", options_.stride, " pixels; FasterRcnnOptions::stride is the backbone's");
+  return {{head[0], head[1], stride_y, stride_x,
+           anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()), quotient}};
+}
+
+// The anchors of the cells that show something of an image. Those over padding take no part.
+inline Tensor FasterRcnn::anchors_of(const Level& level, const ImageSize& size) const {
+  const std::int64_t rows = level.rows(size), columns = level.columns(size);
+  if (rows == level.logits.size(1) && columns == level.logits.size(2)) return level.anchors;
+  return anchors(options_.anchors, level.stride_y, level.stride_x, rows, columns, level.logits.device());
 }
 
 // Objectness and boxes are taken as they are here: no gradient flows through proposals.
@@ -143,47 +192,59 @@ inline Proposals FasterRcnn::proposals_of(const std::vector<Level>& levels, std:
                                           const ProposalOptions& options) {
   std::vector<Proposals> found;
   for (const Level& level : levels) {
-    const std::int64_t n = level.anchors.size(0);
-    found.push_back(proposals(slice(level.logits.detach(), 0, image * n, (image + 1) * n),
-                              slice(level.deltas.detach(), 0, image * n, (image + 1) * n), level.anchors, size.height,
-                              size.width, options));
+    const auto seen = [&](const Tensor& map) {
+      return detail::crop(slice(map.detach(), 0, image, image + 1), level.rows(size), level.columns(size));
+    };
+    const Tensor logits = seen(level.logits), deltas = seen(level.deltas);
+    found.push_back(proposals(reshape(logits, {logits.numel()}), reshape(deltas, {logits.numel(), 4}), anchors_of(level, size),
+                              size.height, size.width, options));
   }
   return found.size() == 1 ? found[0] : merge_proposals(found, options.post_nms);
 }
 
 inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                                        const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) {
-  Tensors all_anchors;
-  for (const Level& level : levels) all_anchors.push_back(level.anchors);
-  const Tensor anchors = concat(all_anchors, 0);
   std::vector<RpnTargets> images;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
-    images.push_back(rpn_targets(anchors, targets[i].boxes, sizes[i].height, sizes[i].width, options_.rpn_targets, seed,
-                                 step * sizes.size() + i));
+    Tensors all_anchors;
+    for (const Level& level : levels) all_anchors.push_back(anchors_of(level, sizes[i]));
+    images.push_back(rpn_targets(concat(all_anchors, 0), targets[i].boxes, sizes[i].height, sizes[i].width,
+                                 options_.rpn_targets, seed, step * sizes.size() + i));
   }
-  std::int64_t first = 0;
+  std::vector<std::int64_t> first(sizes.size());  // anchor of the level, by image
   for (const Level& level : levels) {
-    const std::int64_t n = level.anchors.size(0);
-    const auto gather = [&](Tensor RpnTargets::*part) {
-      Tensors slices;
-      for (const RpnTargets& image : images) slices.push_back(slice(image.*part, 0, first, first + n));
-      return concat(slices, 0);
+    const std::int64_t per_cell = level.logits.size(3);
+    // What is wanted of the level's map, [N H W A k]: nothing of what lies over padding.
+    const auto gather = [&](Tensor RpnTargets::*part, std::int64_t k) {
+      Tensors maps;
+      for (std::size_t i = 0; i < images.size(); ++i) {
+        const std::int64_t rows = level.rows(sizes[i]), columns = level.columns(sizes[i]), n = rows * columns * per_cell;
+        const Tensor seen = reshape(slice(images[i].*part, 0, first[i], first[i] + n), {1, rows, columns, per_cell * k});
+        maps.push_back(detail::pad_end(detail::pad_end(seen, 1, level.logits.size(1)), 2, level.logits.size(2)));
+      }
+      const Tensor all = concat(maps, 0);
+      return k == 1 ? reshape(all, {all.numel()}) : reshape(all, {all.numel() / k, k});
     };
-    const Tensor cls = bce_with_logits(level.logits, gather(&RpnTargets::cls_target), gather(&RpnTargets::cls_weight));
-    const Tensor box =
-        smooth_l1(level.deltas, gather(&RpnTargets::box_target), gather(&RpnTargets::box_weight), options_.rpn_beta);
+    const Tensor cls = bce_with_logits(reshape(level.logits, {level.logits.numel()}), gather(&RpnTargets::cls_target, 1),
+                                       gather(&RpnTargets::cls_weight, 1));
+    const Tensor box = smooth_l1(reshape(level.deltas, {level.logits.numel(), 4}), gather(&RpnTargets::box_target, 4),
+                                 gather(&RpnTargets::box_weight, 4), options_.rpn_beta);
     losses.rpn_cls = losses.rpn_cls.defined() ? add(losses.rpn_cls, cls) : cls;
     losses.rpn_box = losses.rpn_box.defined() ? add(losses.rpn_box, box) : box;
-    first += n;
+    for (std::size_t i = 0; i < sizes.size(); ++i) first[i] += level.rows(sizes[i]) * level.columns(sizes[i]) * per_cell;
   }
 }
 
 inline Tensor FasterRcnn::pool(const Tensors& maps, std::int64_t image_height, const Tensor& rois) const {
   SHRIKE_CHECK(maps.size() == 1, "regions are pooled from one feature map, not from ", maps.size());
   RoiOptions roi = options_.roi;
-  // The scale as a power of two, so that it does not depend on how pooling rounded the map's size.
-  const float ratio = static_cast<float>(maps[0].size(1)) / static_cast<float>(image_height);
-  roi.spatial_scale = std::exp2(std::round(std::log2(ratio)));
+  if (options_.stride > 0) {
+    roi.spatial_scale = 1.0 / options_.stride;
+  } else {
+    // The scale as a power of two, so that it does not depend on how pooling rounded the map's size.
+    const float ratio = static_cast<float>(maps[0].size(1)) / static_cast<float>(image_height);
+    roi.spatial_scale = std::exp2(std::round(std::log2(ratio)));
+  }
   return options_.roi_align ? roi_align(maps[0], rois, roi) : roi_pool(maps[0], rois, roi);
 }
 

@@ -6,14 +6,23 @@
 
 namespace shrike::models {
 
+// How the layers of the two heads begin.
+struct HeadInit {
+  nn::Init rpn_conv = nn::Init::normal(0.01f);
+  nn::Init rpn_predictors = nn::Init::normal(0.01f);
+  nn::Init hidden = nn::Init::he();  // fc6, fc7
+  nn::Init cls_score = nn::Init::normal(0.01f);
+  nn::Init bbox_pred = nn::Init::normal(0.01f);
+};
+
 // The region proposal network: a feature map [N, H, W, C] -> for each of the A anchors at a place, objectness logits [N, H, W,
 // A] and box deltas [N, H, W, 4 A]. Names as in torchvision, below "rpn.head".
 class RpnHead : public nn::Module {
  public:
-  RpnHead(std::int64_t in, std::int64_t hidden, std::int64_t anchors_per_place)
-      : conv_(in, hidden, 3, same_size(), true, nn::Init::normal(0.01f)),
-        cls_logits_(hidden, anchors_per_place, 1, {}, true, nn::Init::normal(0.01f)),
-        bbox_pred_(hidden, 4 * anchors_per_place, 1, {}, true, nn::Init::normal(0.01f)) {}
+  RpnHead(std::int64_t in, std::int64_t hidden, std::int64_t anchors_per_place, const HeadInit& init = {})
+      : conv_(in, hidden, 3, same_size(), true, init.rpn_conv),
+        cls_logits_(hidden, anchors_per_place, 1, {}, true, init.rpn_predictors),
+        bbox_pred_(hidden, 4 * anchors_per_place, 1, {}, true, init.rpn_predictors) {}
 
   Tensors forward(const Tensors& in) override {
     const Tensor x = conv_(in[0]);
@@ -43,13 +52,13 @@ class RpnHead : public nn::Module {
 // Names as in torchvision, below "roi_heads".
 class BoxHead : public nn::Module {
  public:
-  BoxHead(std::int64_t in, std::int64_t hidden, std::int64_t classes, double dropout)
-      : fc6_(in, hidden, true),
-        fc7_(hidden, hidden, true),
+  BoxHead(std::int64_t in, std::int64_t hidden, std::int64_t classes, double dropout, const HeadInit& init = {})
+      : fc6_(in, hidden, true, init.hidden),
+        fc7_(hidden, hidden, true, init.hidden),
         drop6_(dropout),
         drop7_(dropout),
-        cls_score_(hidden, classes, false, nn::Init::normal(0.01f)),
-        bbox_pred_(hidden, 4 * classes, false, nn::Init::normal(0.01f)) {}
+        cls_score_(hidden, classes, false, init.cls_score),
+        bbox_pred_(hidden, 4 * classes, false, init.bbox_pred) {}
 
   Tensors forward(const Tensors& in) override {
     const Tensor x = drop7_(fc7_(drop6_(fc6_(flatten(in[0])))));

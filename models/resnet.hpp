@@ -4,9 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "models/grid.hpp"
 #include "shrike/nn/layers.hpp"
 
 namespace shrike::models {
+
+// Odd kernels with a stride of 2 centre cell i of their map on pixel 2 i: cell i of this one lies at pixel 16 i.
+inline constexpr MapGrid resnet_c4_grid{16, 0};
 
 struct ResnetOptions {
   int depth = 18;           // 18 or 34

@@ -46,8 +46,9 @@ inline std::vector<LayerSensitivity> layer_sensitivities(const FusedDetector& fu
     }
   };
   while (const auto batch = next()) {
-    const Tensors maps = floats[0]->forward({batch->first});
-    compare(0, {batch->first}, maps);
+    const Tensor image = detector->padded(batch->first);
+    const Tensors maps = floats[0]->forward({image});
+    compare(0, {image}, maps);
     compare(1, maps, fused.parts[1]->forward(maps));  // regions() runs the one that counts
     const std::vector<Tensor> boxes = detector->regions(maps, batch->first, batch->second);
     for (std::size_t i = 0; i < boxes.size(); ++i) {

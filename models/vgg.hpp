@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "models/grid.hpp"
 #include "shrike/nn/layers.hpp"
 
 namespace shrike::models {
@@ -17,6 +18,9 @@ inline std::vector<int> vgg_stages(int depth) {
     default: fail("VGG-", depth, ": expected depth 11, 13 or 16");
   }
 }
+
+// Each of four poolings halves the map: a cell sees the 16 pixels above which it lies, and its centre is theirs.
+inline constexpr MapGrid vgg_grid{16, 0.5f};
 
 struct VggOptions {
   int depth = 16;

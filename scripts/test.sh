@@ -72,9 +72,14 @@ check_format() {
   fi
 }
 
+# What the host build has not compiled: the kernels by nvcc, and what calls the vendor's libraries.
 build_by_nvcc() {
   if command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; then
-    build cuda shrike "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
+    cmake --preset cuda -DSHRIKE_WERROR=ON "-DSHRIKE_CUDA_ARCHITECTURES=80;90"
+    local objects
+    mapfile -t objects < <(ninja -C build/cuda -t targets all | sed -n 's/^\(.*shrike\.dir\/\(kernels\|src\/cuda\)\/.*\.o\): .*/\1/p')
+    [[ ${#objects[@]} -gt 0 ]] || { echo "test.sh: no kernels among the targets of build/cuda" >&2; return 1; }
+    ninja -C build/cuda -j "$jobs" "${objects[@]}"
   else
     echo "not compiled: there is no nvcc here"
   fi

@@ -97,7 +97,7 @@ TEST_CASE("training leaves checkpoints, logs and its configuration; evaluation a
   CHECK_THAT(bytes(workplace().path("eval.json")), Contains("\"map_voc07\""));
 
   const Outcome found = run("detect_frcnn", folder + "/best.safetensors " + workplace().data() +
-                                                "/JPEGImages --score 0.01 -o " + workplace().path("found"));
+                                                "/JPEGImages --score 0.0001 -o " + workplace().path("found"));
   INFO(found.text);
   CHECK(found.status == 0);
   CHECK_THAT(bytes(workplace().path("found/detections.json")), Contains("\"box\":["));
@@ -271,7 +271,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
     INFO(measured.text);
     CHECK(measured.status == 0);
     CHECK_THAT(measured.text, Contains("VOC07 AP") && Contains("circle"));
-    const Outcome found = run("detect_frcnn", file + " " + workplace().data() + "/JPEGImages --no-draw --score 0.01 -o " +
+    const Outcome found = run("detect_frcnn", file + " " + workplace().data() + "/JPEGImages --no-draw --score 0.0001 -o " +
                                                   workplace().path("found_int8"));
     INFO(found.text);
     CHECK(found.status == 0);

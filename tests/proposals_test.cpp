@@ -62,7 +62,7 @@ TEST_CASE("proposals of one and of several levels are torchvision's") {
   CHECK(cases == 4);
 }
 
-TEST_CASE("small boxes make room for others, and what is not finite drops out") {
+TEST_CASE("small boxes drop out after the best were taken, and so does what is not finite") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Tensor anchors =
       tensor<float>({6, 4}, {0, 0, 8, 40, 10, 10, 40, 40, -50, -50, -5, -5, 60, 60, 90, 90, 20, 60, 50, 90, 60, 10, 90, 40});
@@ -74,6 +74,10 @@ TEST_CASE("small boxes make room for others, and what is not finite drops out") 
   options.pre_nms = 2;
   options.post_nms = 5;
   options.min_size = 16;
+  CHECK(proposals(objectness, tensor({6, 4}, deltas), anchors, 100, 100, options).count.item<std::int32_t>() == 0);
+  options.pre_nms = 5;
+  CHECK(proposals(objectness, tensor({6, 4}, deltas), anchors, 100, 100, options).count.item<std::int32_t>() == 1);
+  options.pre_nms = 6;
   const Proposals found = proposals(objectness, tensor({6, 4}, deltas), anchors, 100, 100, options);
   CHECK(found.count.item<std::int32_t>() == 2);
   CHECK(found.scores.to_vector<float>() == std::vector<float>{1, 0, -infinity, -infinity, -infinity});

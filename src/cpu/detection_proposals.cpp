@@ -26,15 +26,15 @@ void proposal_candidates(Cpu, ProposalSizes sizes, const float* objectness, cons
       const Box decoded = decode_box(load_delta(deltas + 4 * i), load_box(anchors + 4 * i), anchor_weights);
       const Box box = clip_box(decoded, sizes.image_height, sizes.image_width);
       store_box(box, boxes + 4 * i);
-      const bool stays = large_enough(box, sizes.min_size) && !std::isnan(objectness[i]);
-      scores[i] = stays ? objectness[i] : dropped;
+      scores[i] = std::isnan(objectness[i]) ? dropped : objectness[i];
     }
   });
 }
 
-void proposal_drop(Cpu, std::int64_t n, const float* scores, std::int32_t* order) {
+void proposal_drop(Cpu, std::int64_t n, float min_size, const float* boxes, const float* scores, std::int32_t* order) {
   for (std::int64_t i = 0; i < n; ++i) {
-    if (scores[order[i]] == dropped) order[i] = -1;
+    const std::int64_t from = order[i];
+    if (scores[from] == dropped || !large_enough(load_box(boxes + 4 * from), min_size)) order[i] = -1;
   }
 }
 

@@ -77,11 +77,11 @@ template <class Emit> void interpolate(const Image& image, int height, int width
 ImageSize target_size(int height, int width, int shorter, int longer) {
   SHRIKE_CHECK(height > 0 && width > 0 && shorter > 0 && longer > 0, "target size of ", width, "x", height,
                " pixels for sides of ", shorter, " and at most ", longer, ": all must be positive");
-  // To the pixel as torchvision computes it: PyTorch divides a number by a tensor as reciprocal times number in float, and the
-  // product below is a double; so some sides come out one below `shorter`.
-  const auto ratio = [](int wanted, int have) { return 1.0f / static_cast<float>(have) * static_cast<float>(wanted); };
-  const float scale = std::min(ratio(shorter, std::min(height, width)), ratio(longer, std::max(height, width)));
-  const auto side = [&](int size) { return std::max(1, static_cast<int>(std::floor(static_cast<double>(size) * scale))); };
+  // As torchvision from 0.15 on: in double, so that the wanted side comes out as it is wanted but where its own product rounds
+  // down.
+  const auto ratio = [](int wanted, int have) { return static_cast<double>(wanted) / have; };
+  const double scale = std::min(ratio(shorter, std::min(height, width)), ratio(longer, std::max(height, width)));
+  const auto side = [&](int size) { return std::max(1, static_cast<int>(std::floor(size * scale))); };
   return {side(height), side(width)};
 }
 

@@ -19,11 +19,12 @@ Proposals gather(std::int64_t rows, const Tensor& index, const Tensor& boxes, co
   return result;
 }
 
-// The places of the k best of those that did not drop out, then -1.
-Tensor best(const Tensor& scores, std::int64_t k) {
+// The places of the k best, -1 for those that drop out.
+Tensor best(const Tensor& boxes, const Tensor& scores, std::int64_t k, float min_size) {
   const Tensor order = top_k(scores, k);
-  dispatch(scores.device(),
-           [&](auto d) { kernels::proposal_drop(d, order.numel(), scores.data<float>(), order.data<std::int32_t>()); });
+  dispatch(scores.device(), [&](auto d) {
+    kernels::proposal_drop(d, order.numel(), min_size, boxes.data<float>(), scores.data<float>(), order.data<std::int32_t>());
+  });
   return order;
 }
 
@@ -47,12 +48,13 @@ Proposals proposals(const Tensor& objectness, const Tensor& deltas, const Tensor
   const NoGrad no_grad;
   const Tensor boxes({n, 4}, Dtype::f32, device);
   const Tensor scores({n}, Dtype::f32, device);
-  const kernels::ProposalSizes sizes{n, static_cast<float>(image_height), static_cast<float>(image_width), options.min_size};
+  const kernels::ProposalSizes sizes{n, static_cast<float>(image_height), static_cast<float>(image_width)};
   dispatch(device, [&](auto d) {
     kernels::proposal_candidates(d, sizes, objectness.data<float>(), deltas.data<float>(), anchors.data<float>(),
                                  boxes.data<float>(), scores.data<float>());
   });
-  const NmsResult kept = nms_in_order(boxes, best(scores, options.pre_nms), {}, options.nms_threshold, options.post_nms);
+  const NmsResult kept = nms_in_order(boxes, best(boxes, scores, options.pre_nms, options.min_size), {}, options.nms_threshold,
+                                      options.post_nms);
   return gather(options.post_nms, kept.keep, boxes, scores);
 }
 
@@ -66,8 +68,8 @@ Proposals merge_proposals(const std::vector<Proposals>& levels, std::int64_t pos
     scores.push_back(level.scores);
   }
   const NoGrad no_grad;
-  const Tensor all_scores = concat(scores, 0);
-  return gather(post_nms, best(all_scores, post_nms), concat(boxes, 0), all_scores);
+  const Tensor all_boxes = concat(boxes, 0), all_scores = concat(scores, 0);
+  return gather(post_nms, best(all_boxes, all_scores, post_nms, 0), all_boxes, all_scores);
 }
 
 Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals, std::int64_t image_height,
@@ -99,7 +101,7 @@ Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const T
                                   count.data<std::int32_t>());
   });
   // Most candidates drop out, and the host knows how many at no cost; a device passes over them rather than wait.
-  const Tensor order = device == Device::cpu ? top_k(scores, count.item<std::int32_t>()) : best(scores, candidates);
+  const Tensor order = device == Device::cpu ? top_k(scores, count.item<std::int32_t>()) : best(boxes, scores, candidates, options.min_size);
   const std::int64_t most = std::min(order.numel(), options.max_detections);
   const NmsResult kept = nms_in_order(boxes, order, labels, options.nms_threshold, most);
   // Boxes, scores and indices one after the other, so that one copy brings them to the host.

@@ -4,17 +4,25 @@
 
 namespace shrike::nn {
 
-void Init::fill(const Tensor& weight, std::int64_t fan_in, Random& random) const {
-  const Tensor host(weight.shape());
-  float* w = host.data<float>();
-  if (kind == Kind::uniform) {
-    const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
+void Init::fill(const Tensor& weight, const Tensor& bias, std::int64_t fan_in, Random& random) const {
+  const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
+  const auto fill_uniform = [&](const Tensor& to) {
+    const Tensor host(to.shape());
+    float* w = host.data<float>();
     for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = random.uniform(-bound, bound);
+    to.copy_from(host);
+  };
+  if (kind == Kind::uniform) {
+    fill_uniform(weight);
   } else {
+    const Tensor host(weight.shape());
+    float* w = host.data<float>();
     const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
     for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = deviation * random.normal();
+    weight.copy_from(host);
   }
-  weight.copy_from(host);
+  if (!bias.defined()) return;
+  biases ? fill_uniform(bias) : bias.zero();
 }
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, int kernel, const Conv2dOptions& conv_options, bool with_bias, Init init)
@@ -29,8 +37,7 @@ void Conv2d::visit(Members& members) {
 }
 
 void Conv2d::reset(Random& random) {
-  init_.fill(weight, weight.numel() / weight.size(0), random);
-  if (bias.defined()) bias.zero();
+  init_.fill(weight, bias, weight.numel() / weight.size(0), random);
 }
 
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_relu, Init init)
@@ -45,8 +52,7 @@ void Linear::visit(Members& members) {
 }
 
 void Linear::reset(Random& random) {
-  init_.fill(weight, weight.size(1), random);
-  bias.zero();
+  init_.fill(weight, bias, weight.size(1), random);
 }
 
 BatchNorm::BatchNorm(std::int64_t channels, bool with_relu, bool is_frozen)

@@ -49,7 +49,7 @@ TEST_CASE("two trainings on the device give the same weights to the bit, and nea
 
   const std::string images = workplace().data() + "/JPEGImages/000001.jpg " + workplace().data() + "/JPEGImages/000002.jpg ";
   const auto objects = [&](const std::string& more) {
-    const std::string text = said("detect_frcnn", checkpoint + images + "--score 0.01 -o " + workplace().path("found") + more);
+    const std::string text = said("detect_frcnn", checkpoint + images + "--score 0.0001 -o " + workplace().path("found") + more);
     CHECK_THAT(text, Catch::Matchers::Contains("in 2 images"));
     return text.substr(0, text.find(" objects"));
   };

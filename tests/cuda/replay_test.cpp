@@ -92,7 +92,7 @@ TEST_CASE("a detector finds the same by graphs, in float and in int8, in one ima
     nn::train(*model, false);
   }
   std::size_t objects = 0;
-  for (std::uint64_t i = 0; i < 4; ++i) objects += check_same(*model, images(i, batch, 65, 81));
+  for (std::uint64_t i = 0; i < 4; ++i) objects += check_same(*model, images(i, batch, 49, 65));
   CHECK(objects > 0);
   const Replay::Counts counts = model->replay().counts();
   CHECK(counts.run == 1);
@@ -103,7 +103,7 @@ TEST_CASE("a detector finds the same by graphs, in float and in int8, in one ima
 
 TEST_CASE("graphs follow the shapes, and those used last are kept") {
   const auto model = detector("vgg11", 6);
-  const auto shape = [](int i) { return images(static_cast<std::uint64_t>(i), 1, 48 + 3 * i, 64 + 5 * (i % 4)); };
+  const auto shape = [](int i) { return images(static_cast<std::uint64_t>(i), 1, 33 + 2 * i, 40 + 5 * (i % 4)); };
   constexpr int shapes = 11;
   for (int i = 0; i < shapes; ++i) {
     for (int repeat = 0; repeat < 3; ++repeat) check_same(*model, shape(i));
@@ -119,14 +119,14 @@ TEST_CASE("graphs follow the shapes, and those used last are kept") {
   // More shapes in turn than are kept: none is recorded.
   counts = model->replay().counts();
   for (int round = 0; round < 2; ++round) {
-    for (int i = 1; i < 10; ++i) check_same(*model, images(1, 1, 60, 100 + 4 * i));
+    for (int i = 1; i < 10; ++i) check_same(*model, images(1, 1, 40, 60 + 4 * i));
   }
   CHECK(model->replay().counts().recorded == counts.recorded);
   CHECK(model->replay().graphs() == 0);
   // The same tensor shape with another valid part is another graph.
-  Images padded = images(2, 1, 70, 70);
+  Images padded = images(2, 1, 50, 50);
   for (int i = 0; i < 4; ++i) {
-    padded.sizes[0] = {70 - 20 * (i % 2), 70};
+    padded.sizes[0] = {50 - 20 * (i % 2), 50};
     check_same(*model, padded);
   }
   CHECK(model->replay().graphs() == 2);
@@ -141,7 +141,7 @@ TEST_CASE("graphs follow training between evaluations, which itself is never rec
     prepared = prepared_detector(*model);
     model = prepared.model;
   }
-  const Images image = images(1, 1, 65, 81);
+  const Images image = images(1, 1, 49, 65);
   const Target target{tensor<float>({1, 4}, {4, 4, 30, 40}, Device::cuda), tensor<std::int32_t>({1}, {1}, Device::cuda)};
   std::vector<nn::SgdParameter> parameters;
   for (const auto& [name, tensor] : nn::named_parameters(*model)) {
@@ -172,7 +172,7 @@ TEST_CASE("graphs follow training between evaluations, which itself is never rec
 
 TEST_CASE("graphs follow weights, parts and options that are replaced") {
   const auto model = detector("vgg11", 8), other = detector("vgg11", 9);
-  const Images image = images(1, 1, 65, 81);
+  const Images image = images(1, 1, 49, 65);
   const auto settle = [&] {
     for (int i = 0; i < 3; ++i) check_same(*model, image);
     CHECK(model->replay().graphs() == 1);
@@ -271,7 +271,7 @@ TEST_CASE("threads that detect with one model at the same time find what each wo
   std::vector<Images> given;
   std::vector<Found> expected;
   for (std::uint64_t i = 0; i < 3; ++i) {
-    given.push_back(images(i, 1, 64, i == 2 ? 80 : 72));
+    given.push_back(images(i, 1, 48, i == 2 ? 64 : 56));
     expected.push_back(detect(*model, given.back(), false));
   }
   std::vector<int> wrong(3);

@@ -24,9 +24,9 @@ struct Proposals {
   Tensor count;   // s32 [1]
 };
 
-// objectness f32 [N], deltas f32 [N, 4] and anchors f32 [N, 4] of one feature map of one image: decode, clip to the image, drop
-// what is smaller than min_size or not finite, take the pre_nms best, suppress, keep the post_nms best. Ties go to the lower
-// anchor. Nothing is read back to the host and no gradient is recorded. Throws Error on shapes, dtypes, devices or options that
+// objectness f32 [N], deltas f32 [N, 4] and anchors f32 [N, 4] of one feature map of one image: decode, clip to the image, take
+// the pre_nms best that are numbers, drop what is smaller than min_size, suppress, keep the post_nms best: torchvision's order
+// and the paper's. Ties go to the lower anchor. Nothing is read back to the host and no gradient is recorded. Throws Error on shapes, dtypes, devices or options that
 // do not fit.
 Proposals proposals(const Tensor& objectness, const Tensor& deltas, const Tensor& anchors, std::int64_t image_height,
                     std::int64_t image_width, const ProposalOptions& options);
@@ -60,14 +60,14 @@ namespace kernels {
 
 struct ProposalSizes {
   std::int64_t anchors;
-  float image_height, image_width, min_size;
+  float image_height, image_width;
 };
-// boxes [N, 4]: decoded and clipped. scores [N]: the objectness, minus infinity where the anchor drops out.
+// boxes [N, 4]: decoded and clipped. scores [N]: the objectness, minus infinity where it is no number.
 SHRIKE_KERNEL(proposal_candidates, ProposalSizes sizes, const float* objectness, const float* deltas, const float* anchors,
               float* boxes, float* scores);
 
-// order[i] = -1 where scores[order[i]] is minus infinity.
-SHRIKE_KERNEL(proposal_drop, std::int64_t n, const float* scores, std::int32_t* order);
+// order[i] = -1 where the box order[i] has no area or a side below min_size, or its score is minus infinity.
+SHRIKE_KERNEL(proposal_drop, std::int64_t n, float min_size, const float* boxes, const float* scores, std::int32_t* order);
 
 // Rows index[0], index[1], ... of boxes and scores up to the first index below 0, then padding, `rows` in all; count [1] gets
 // the number before the padding. index has `indices` entries, which may be fewer.

@@ -19,10 +19,13 @@ struct Init {
     normal,   // normal with standard deviation `std`
   } kind = Kind::uniform;
   float std = 0.01f;
+  bool biases = false;  // uniform in [-1, 1] / sqrt(fan_in) as well, as in PyTorch; else they begin at zero
 
   static Init he() { return {Kind::he, 0}; }
   static Init normal(float std) { return {Kind::normal, std}; }
-  void fill(const Tensor& weight, std::int64_t fan_in, Random& random) const;
+  static Init pytorch() { return {Kind::uniform, 0, true}; }
+  // Of a layer whose units add up fan_in inputs. bias may be undefined.
+  void fill(const Tensor& weight, const Tensor& bias, std::int64_t fan_in, Random& random) const;
 };
 
 // x [N, H, W, in] -> [N, H', W', out]. Weight [out, kernel, kernel, in / groups], bias [out].
