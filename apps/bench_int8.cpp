@@ -122,8 +122,8 @@ Tensor head_input(models::FasterRcnn& detector, const Tensor& map, const ImageSi
 }
 
 // Every layer of a detector once.
-void run_all_layers(Subject& subject, std::array<std::vector<LayerTime>, 3>& layers, const Tensor& image,
-                    const ImageSize& size, bool count) {
+void run_all_layers(Subject& subject, std::array<std::vector<LayerTime>, 3>& layers, const Tensor& image, const ImageSize& size,
+                    bool count) {
   cuda_settings().tf32 = subject.tf32;
   const auto run = [&](std::size_t part, const Tensor& in) {
     return run_layers(*subject.parts[part]->graph, models::part_names[part], {in}, count, subject.cpu_time, layers[part]);

@@ -2,6 +2,7 @@
 // settings and the progress in the metadata.
 #pragma once
 
+#include <cstdio>
 #include <string>
 
 #include "apps/settings.hpp"
@@ -38,12 +39,19 @@ inline void write_settings(TensorFile& file, TrainConfig config) {
   config.model.visit(settings);
 }
 
-// The settings in a file's metadata. A checkpoint from before padding keeps to the anchors that it was trained with, and says so.
+// One line about a checkpoint from before padding, which keeps to the anchors that it was trained with.
+inline void note_old_grid(const TensorFile& file) {
+  if (file.metadata.contains("model.grid")) return;
+  std::fprintf(stderr, "%s: of version 0.1: anchors lie as they did when it was trained (--grid quotient, images not padded)\n",
+               file.name.c_str());
+}
+
+// The settings in a file's metadata.
 inline TrainConfig read_settings(const TensorFile& file) {
   TrainConfig config;
   auto metadata = file.metadata;
   // Checkpoints from before these settings.
-  metadata.try_emplace("train.init", "pytorch");
+  metadata.try_emplace("train.init", config.init);
   metadata.try_emplace("model.grid", "quotient");
   metadata.try_emplace("train.provider", config.device.provider);
   metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));

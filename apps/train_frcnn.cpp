@@ -2,8 +2,8 @@
 #include <filesystem>
 #include <iostream>
 
+#include "apps/moved.hpp"
 #include "apps/trainer.hpp"
-#include "apps/weights.hpp"
 #include "shrike/io/file.hpp"
 
 namespace shrike::apps {
@@ -47,7 +47,9 @@ int parse(int argc, char** argv, Arguments& arguments) {
     arguments.config = preset(first.config.preset);
     if (first.resume) {
       SHRIKE_CHECK(!first.config.run.empty(), "--resume needs --run FOLDER");
-      arguments.config = checkpoint_config(load_safetensors(last_checkpoint(first.config.run)));
+      const TensorFile file = load_safetensors(last_checkpoint(first.config.run));
+      note_old_grid(file);
+      arguments.config = checkpoint_config(file);
     }
   }
   CLI::App app("Trains a Faster R-CNN. Without options: a small one on the built-in shapes, in some minutes on a CPU.",
@@ -79,6 +81,28 @@ void write_config(TrainConfig config) {
   write_file_atomically(config.run + "/config.toml", text);
 }
 
+// Stages that are not trained must come from somewhere.
+void check_frozen(const TrainConfig& config) {
+  SHRIKE_CHECK(config.model.frozen_stages == 0 || !config.weights.empty(), "--frozen-stages ", config.model.frozen_stages,
+               " without --weights: stages that are not trained would stay at random values; give --weights FILE, or "
+               "--frozen-stages 0 to train all");
+}
+
+// How far each part has come, in one line.
+void print_distances(const TrainConfig& config, models::FasterRcnn& model) {
+  try {
+    std::string text, loaded;
+    for (const auto& [part, distance] : distances(*start_of(config, loaded), model)) {
+      char value[32];
+      std::snprintf(value, sizeof value, "%.2g", distance);
+      text += (text.empty() ? "" : ", ") + part + " " + value;
+    }
+    std::printf("moved from the start, |w - w0| / |w0|: %s\n", text.c_str());
+  } catch (const Error& error) {  // the run is done; the file of weights may be gone
+    std::printf("how far the weights moved is not known: %s\n", error.what());
+  }
+}
+
 int train(Arguments arguments) {
   TrainConfig& config = arguments.config;
   const bool resume = arguments.resume;
@@ -89,9 +113,10 @@ int train(Arguments arguments) {
   open_run(config.run, resume);
   const auto [train_set, test_set] = open_data(config);
   write_config(config);
-  const auto model = models::make_detector(config.model, models::head_init(config.init));
-  nn::initialize(*model, config.seed);
-  if (!config.weights.empty() && !resume) load_weights(config.weights, config.model, *model);
+  check_frozen(config);
+  std::string loaded;
+  const auto model = resume ? models::make_detector(config.model) : start_of(config, loaded);
+  if (!loaded.empty()) std::printf("%s\n", loaded.c_str());
   nn::to(*model, device);
   nn::Sgd optimizer(sgd_parameters(*model, config),
                     nn::SgdOptions{static_cast<float>(config.momentum), static_cast<float>(config.clip_norm)});
@@ -114,7 +139,10 @@ int train(Arguments arguments) {
                 static_cast<long long>(trainer.total_steps()));
   }
   std::fflush(stdout);
-  if (trainer.run(resume)) return 0;
+  if (trainer.run(resume)) {
+    print_distances(config, *model);
+    return 0;
+  }
   std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n",
                static_cast<long long>(progress.step), config.run.c_str());
   return 128 + stop_signal;

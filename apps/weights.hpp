@@ -27,9 +27,9 @@ inline std::string detector_name(const std::string& name, const models::Detector
 }
 
 // Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the
-// heads leaves them as they are; says what was loaded. Throws Error when a backbone tensor is missing, or any tensor has
-// another shape, is not finite, or belongs nowhere.
-inline void import_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
+// heads leaves them as they are. The result says what was loaded, in one line. Throws Error when a backbone tensor is missing,
+// or any tensor has another shape, is not finite, or belongs nowhere.
+inline std::string import_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
   TensorFile renamed;
   renamed.name = file.name;
   for (const auto& [name, tensor] : file.tensors) {
@@ -49,19 +49,18 @@ inline void import_weights(const TensorFile& file, const models::DetectorConfig&
     options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
   }
   load_named(renamed, targets, options);
-  std::printf("%s: %zu of %zu tensors of the detector loaded\n", file.name.c_str(), targets.size(),
-              nn::named_state(model).size());
+  return message(file.name, ": ", targets.size(), " of ", nn::named_state(model).size(), " tensors of the detector loaded");
 }
 
-// Starts a model from a file: a checkpoint of ours, or weights of torchvision's.
-inline void load_weights(const std::string& path, const models::DetectorConfig& config, nn::Module& model) {
+// Starts a model from a file: a checkpoint of ours, or weights of torchvision's. The result says what was loaded, in one line.
+inline std::string load_weights(const std::string& path, const models::DetectorConfig& config, nn::Module& model) {
   const TensorFile file = load_safetensors(path);
   if (file.metadata.contains("format")) {
     checkpoint_config(file);  // refuses what is not a checkpoint of a detector
     load_checkpoint(file, model, nullptr);
-  } else {
-    import_weights(file, config, model);
+    return message(path, ": all tensors of the checkpoint loaded");
   }
+  return import_weights(file, config, model);
 }
 
 }  // namespace shrike::apps

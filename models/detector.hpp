@@ -54,7 +54,8 @@ struct DetectorConfig {
     v("head-width", head_width, "units of fc6 and fc7; 0 means 64 x width for VGG, 8 x width for ResNet");
     v("dropout", dropout, "probability of dropout after fc6 and fc7");
     v("grid", grid,
-      "where anchors and RoIAlign see the cells of the map: backbone (where they are), torchvision (in VGG's too at their corners) "
+      "where anchors and RoIAlign see the cells of the map: backbone (where they are), torchvision (in VGG's too at their "
+      "corners) "
       "or quotient (strides of image / map, as in checkpoints of version 0.1)");
     v("roi", roi, "how regions are pooled: align or pool");
     v("roi-size", roi_size, "height and width of a pooled region");
@@ -143,9 +144,18 @@ inline HeadInit head_init(const std::string& rule) {
     return init;
   }
   // EXPERIMENT
-  if (rule == "old") { init.hidden = {}; return init; }
-  if (rule == "he-rpn") { init.rpn_conv = nn::Init::he(); return init; }
-  if (rule == "he-pt") { init.cls_score = init.bbox_pred = nn::Init::pytorch(); return init; }
+  if (rule == "old") {
+    init.hidden = {};
+    return init;
+  }
+  if (rule == "he-rpn") {
+    init.rpn_conv = nn::Init::he();
+    return init;
+  }
+  if (rule == "he-pt") {
+    init.cls_score = init.bbox_pred = nn::Init::pytorch();
+    return init;
+  }
   fail("init '", rule, "': expected he, pytorch or paper");
 }
 
@@ -179,11 +189,10 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, c
   const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
   const std::int64_t head_width =
       config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
-  return std::make_shared<FasterRcnn>(
-      backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place, init),
-      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width, options.num_classes, config.dropout,
-                                init),
-      options);
+  return std::make_shared<FasterRcnn>(backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place, init),
+                                      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width,
+                                                                options.num_classes, config.dropout, init),
+                                      options);
 }
 
 // How an image becomes the network's input.

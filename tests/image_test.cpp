@@ -334,8 +334,8 @@ TEST_CASE("Target sizes are torchvision's, and never 0") {
     CHECK(size.width == expected.width);
   });
   CHECK(count > 200);
-  CHECK(target_size(1, 5000, 800, 1333) == ImageSize{1, 1332});
-  CHECK(target_size(5000, 1, 800, 1333) == ImageSize{1332, 1});
+  CHECK(target_size(1, 5000, 800, 1333) == ImageSize{1, 1333});
+  CHECK(target_size(5000, 1, 800, 1333) == ImageSize{1333, 1});
   CHECK(target_size(1, 1, 800, 1333) == ImageSize{800, 800});
   CHECK(resize(make_image(1, 5000), 1, 1333).width == 1333);
   CHECK_THROWS_AS(target_size(0, 5, 800, 1333), Error);

@@ -53,8 +53,8 @@ Proposals proposals(const Tensor& objectness, const Tensor& deltas, const Tensor
     kernels::proposal_candidates(d, sizes, objectness.data<float>(), deltas.data<float>(), anchors.data<float>(),
                                  boxes.data<float>(), scores.data<float>());
   });
-  const NmsResult kept = nms_in_order(boxes, best(boxes, scores, options.pre_nms, options.min_size), {}, options.nms_threshold,
-                                      options.post_nms);
+  const NmsResult kept =
+      nms_in_order(boxes, best(boxes, scores, options.pre_nms, options.min_size), {}, options.nms_threshold, options.post_nms);
   return gather(options.post_nms, kept.keep, boxes, scores);
 }
 
@@ -101,7 +101,8 @@ Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const T
                                   count.data<std::int32_t>());
   });
   // Most candidates drop out, and the host knows how many at no cost; a device passes over them rather than wait.
-  const Tensor order = device == Device::cpu ? top_k(scores, count.item<std::int32_t>()) : best(boxes, scores, candidates, options.min_size);
+  const Tensor order =
+      device == Device::cpu ? top_k(scores, count.item<std::int32_t>()) : best(boxes, scores, candidates, options.min_size);
   const std::int64_t most = std::min(order.numel(), options.max_detections);
   const NmsResult kept = nms_in_order(boxes, order, labels, options.nms_threshold, most);
   // Boxes, scores and indices one after the other, so that one copy brings them to the host.

@@ -1,18 +1,24 @@
-#!/usr/bin/python3
-"""Writes faster_rcnn.safetensors: a tiny torchvision Faster R-CNN (VGG-11 of width 2), an input, and what torchvision makes of it.
+#!/usr/bin/env python3
+"""Writes faster_rcnn.safetensors: two tiny Faster R-CNNs of torchvision (VGG-11 of width 2, ResNet-18 C4 of width 2 with frozen batch
+norm), five images of odd sizes, and what torchvision makes of them: losses, the gradient of every parameter, detections.
 
-Every anchor and proposal is sampled, so the losses do not depend on random numbers. Needs python3-torch and python3-torchvision.
+Every anchor and proposal is sampled, so the losses do not depend on random numbers. Images are padded to multiples of 16, as by
+torchvision with size_divisible=16. Needs torch and torchvision (written with 2.15 and 0.29).
 """
 import json
 import os
 import struct
+from collections import OrderedDict
 
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import FrozenBatchNorm2d
 
 torch.manual_seed(5)
 
@@ -30,10 +36,13 @@ def write(path, tensors, metadata):
         out.write(struct.pack("<Q", len(text)) + text + data)
 
 
+pooled = 3
+
+
 class Head(nn.Module):
     def __init__(self, channels, width):
         super().__init__()
-        self.fc6, self.fc7 = nn.Linear(channels * 49, width), nn.Linear(width, width)
+        self.fc6, self.fc7 = nn.Linear(channels * pooled * pooled, width), nn.Linear(width, width)
 
     def forward(self, x):
         return torch.relu(self.fc7(torch.relu(self.fc6(x.flatten(1)))))
@@ -53,48 +62,72 @@ def vgg11(width):
     return body
 
 
-classes = 4
-body = vgg11(2)
-model = FasterRCNN(
-    body, box_head=Head(body.out_channels, 12), box_predictor=torchvision.models.detection.faster_rcnn.FastRCNNPredictor(12, classes),
-    rpn_anchor_generator=AnchorGenerator(((16, 32, 64),), ((0.5, 1.0, 2.0),)),
-    box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 7, 2),
-    rpn_pre_nms_top_n_train=60, rpn_post_nms_top_n_train=20, rpn_pre_nms_top_n_test=50, rpn_post_nms_top_n_test=15,
-    rpn_batch_size_per_image=100000, box_batch_size_per_image=100000, box_score_thresh=0.05, box_nms_thresh=0.3)
-for parameter in model.parameters():  # large enough that every part matters
-    nn.init.normal_(parameter, 0, (1.8 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.1)
+def resnet18_c4(width):
+    def layer(inner, out, stride):
+        norm = FrozenBatchNorm2d
+        down = nn.Sequential(nn.Conv2d(inner, out, 1, stride, bias=False), norm(out)) if stride != 1 else None
+        return nn.Sequential(BasicBlock(inner, out, stride, down, norm_layer=norm), BasicBlock(out, out, norm_layer=norm))
 
-height, width = 70, 101
-image = torch.randn(1, 3, height, width)
-boxes = torch.tensor([[5.0, 8.0, 40.0, 52.0], [30.5, 20.25, 95.0, 66.0], [60.0, 2.0, 75.0, 21.0]])
-labels = torch.tensor([1, 3, 2])
+    body = nn.Sequential(OrderedDict(
+        conv1=nn.Conv2d(3, width, 7, 2, 3, bias=False), bn1=FrozenBatchNorm2d(width), relu=nn.ReLU(), maxpool=nn.MaxPool2d(3, 2, 1),
+        layer1=layer(width, width, 1), layer2=layer(width, 2 * width, 2), layer3=layer(2 * width, 4 * width, 2)))
+    body.out_channels = 4 * width
+    return body
 
-# The pieces of GeneralizedRCNN without its transform.
-images = ImageList(image, [(height, width)])
-targets = [{"boxes": boxes, "labels": labels}]
-model.train()
-features = {"0": model.backbone(image)}
-proposals, losses = model.rpn(images, features, targets)
-_, more = model.roi_heads(features, proposals, images.image_sizes, targets)
-losses.update(more)
-sum(losses.values()).backward()
-model.eval()
-with torch.no_grad():
-    found, _ = model.rpn(images, features)
-    detections, _ = model.roi_heads(features, found, images.image_sizes)
 
-tensors = {name: p for name, p in model.state_dict().items()}
-tensors.update({"grad." + name: p.grad for name, p in model.named_parameters() if p.dim() == 1})
-tensors["input.image"] = image
-tensors["input.boxes"] = boxes
-tensors["input.labels"] = labels.int()
-for name, loss in losses.items():
-    tensors["output." + name] = loss.reshape(1)
-tensors["output.proposals"] = found[0]
-tensors["output.boxes"] = detections[0]["boxes"]
-tensors["output.scores"] = detections[0]["scores"]
-tensors["output.labels"] = detections[0]["labels"].int()
-for name in sorted(losses):
-    print(name, losses[name].item())
-print(len(found[0]), "proposals,", len(detections[0]["boxes"]), "detections")
+def detector(body):
+    model = FasterRCNN(
+        body, box_head=Head(body.out_channels, 12), box_predictor=FastRCNNPredictor(12, 4),
+        rpn_anchor_generator=AnchorGenerator(((16, 32, 64),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], pooled, 2),
+        rpn_pre_nms_top_n_train=60, rpn_post_nms_top_n_train=20, rpn_pre_nms_top_n_test=50, rpn_post_nms_top_n_test=15,
+        rpn_batch_size_per_image=100000, box_batch_size_per_image=100000, box_score_thresh=0.05, box_nms_thresh=0.3)
+    for parameter in model.parameters():  # large enough that every part matters
+        nn.init.normal_(parameter, 0, (1.8 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.1)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.weight.uniform_(0.7, 1.3), module.bias.normal_(0, 0.2)
+            module.running_mean.normal_(0, 0.2), module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def run(model, image, boxes, labels):
+    """The pieces of GeneralizedRCNN without resizing: losses, gradients and detections by name."""
+    height, width = image.shape[-2:]
+    padded = torch.zeros(1, 3, -(-height // 16) * 16, -(-width // 16) * 16)
+    padded[..., :height, :width] = image
+    images = ImageList(padded, [(height, width)])
+    targets = [{"boxes": boxes, "labels": labels}]
+    model.train(), model.zero_grad()
+    features = {"0": model.backbone(padded)}
+    proposals, losses = model.rpn(images, features, targets)
+    _, more = model.roi_heads(features, proposals, images.image_sizes, targets)
+    losses.update(more)
+    sum(losses.values()).backward()
+    model.eval()
+    with torch.no_grad():
+        found, _ = model.rpn(images, features)
+        detections, _ = model.roi_heads(features, found, images.image_sizes)
+    result = {"output." + name: loss.reshape(1) for name, loss in losses.items()}
+    result.update({"grad." + name: p.grad.clone() for name, p in model.named_parameters()})
+    result["output.boxes"], result["output.scores"] = detections[0]["boxes"], detections[0]["scores"]
+    result["output.labels"] = detections[0]["labels"].int()
+    return result
+
+
+tensors = {}
+models = {"vgg11": detector(vgg11(2)), "resnet18": detector(resnet18_c4(2))}
+for name, model in models.items():
+    tensors.update({f"{name}.weights.{key}": value for key, value in model.state_dict().items()})
+for case, (height, width) in enumerate([(49, 65), (65, 49), (70, 101), (81, 33), (97, 50)]):
+    image = torch.randn(1, 3, height, width)
+    corners = torch.rand(3, 2) * torch.tensor([width, height]) * 0.6
+    boxes = torch.cat([corners, torch.minimum(corners + torch.rand(3, 2) * 30 + 12, torch.tensor([width, height]) - 0.5)], 1)
+    labels = torch.tensor([1, 3, 2])
+    tensors.update({f"{case}.image": image, f"{case}.boxes": boxes, f"{case}.labels": labels.int()})
+    for name, model in models.items():
+        result = run(model, image, boxes, labels)
+        tensors.update({f"{name}.{case}.{key}": value for key, value in result.items()})
+        print(name, height, width, {key[7:]: round(v.item(), 4) for key, v in result.items() if "loss" in key},
+              len(result["output.scores"]), "detections")
 write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "faster_rcnn.safetensors"), tensors, {"torchvision": torchvision.__version__})
