@@ -4,6 +4,7 @@
 #include "golden.hpp"
 #include "models/detector.hpp"
 #include "shrike/graph/graph.hpp"
+#include "shrike/nn/optim.hpp"
 
 using namespace shrike;
 using namespace shrike::models;
@@ -48,7 +49,8 @@ double relative_difference(const Tensor& got, Tensor expected, const std::string
   if (expected.rank() == 4) expected = nhwc(expected);
   if (name.ends_with("fc6.weight")) {  // over [C, H, W] there, [H, W, C] here
     const std::int64_t units = expected.size(0), channels = expected.size(1) / (side * side);
-    expected = reshape(permute(reshape(expected, {units, channels, side, side}), {0, 2, 3, 1}), {units, channels * side * side});
+    expected =
+        reshape(permute(reshape(expected, {units, channels, side, side}), {0, 2, 3, 1}), {units, channels * side * side});
   }
   REQUIRE(got.shape() == expected.shape());
   double difference = 0, size = 0;
@@ -107,6 +109,32 @@ TEST_CASE("losses, every parameter's gradient and detections are torchvision's, 
     CHECK(detections[i].box.y1 == Approx(box[1]).margin(1e-2));
     CHECK(detections[i].box.x2 == Approx(box[2]).margin(1e-2));
     CHECK(detections[i].box.y2 == Approx(box[3]).margin(1e-2));
+  }
+}
+
+TEST_CASE("ten training steps have torchvision's losses, with frozen batch norm and without batch norm") {
+  const TensorFile file = load_safetensors(golden_path("faster_rcnn.safetensors"));
+  const std::string backbone = GENERATE("vgg11", "resnet18");
+  const DetectorConfig config = golden_config(backbone);
+  const auto model = make_detector(config);
+  apps::import_weights(part(file, backbone + ".weights."), config, *model);
+  std::vector<nn::SgdParameter> parameters;
+  for (const auto& [name, tensor] : nn::named_parameters(*model)) {
+    if (tensor.requires_grad()) parameters.push_back({name, tensor, 1.0f, 5e-4f, {}});
+  }
+  nn::Sgd optimizer(parameters, {0.9f, 0});
+  const Tensor& expected = file.tensors.at(backbone + ".totals");
+  REQUIRE(expected.numel() == 10);
+  for (int step = 0; step < 10; ++step) {
+    INFO(backbone << ", step " << step);
+    const std::string number = std::to_string(step % 5) + ".";
+    const Tensor image = nhwc(file.tensors.at(number + "image"));
+    const Losses losses = model->losses(image, {{static_cast<int>(image.size(1)), static_cast<int>(image.size(2))}},
+                                        {{file.tensors.at(number + "boxes"), file.tensors.at(number + "labels")}}, 1,
+                                        static_cast<std::uint64_t>(step));
+    CHECK(losses.total.item() == Approx(expected.data<float>()[step]).epsilon(1e-4));
+    backward(losses.total);
+    optimizer.update(0.002f, losses.total);
   }
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes faster_rcnn.safetensors: two tiny Faster R-CNNs of torchvision (VGG-11 of width 2, ResNet-18 C4 of width 2 with frozen batch
-norm), five images of odd sizes, and what torchvision makes of them: losses, the gradient of every parameter, detections.
+norm), five images of odd sizes, and what torchvision makes of them: losses, the gradient of every parameter, detections; then the losses of
+ten training steps.
 
 Every anchor and proposal is sampled, so the losses do not depend on random numbers. Images are padded to multiples of 16, as by
 torchvision with size_divisible=16. Needs torch and torchvision (written with 2.15 and 0.29).
@@ -91,8 +92,8 @@ def detector(body):
     return model
 
 
-def run(model, image, boxes, labels):
-    """The pieces of GeneralizedRCNN without resizing: losses, gradients and detections by name."""
+def step(model, image, boxes, labels):
+    """The pieces of GeneralizedRCNN without resizing: losses by name, features and images; gradients are left in the model."""
     height, width = image.shape[-2:]
     padded = torch.zeros(1, 3, -(-height // 16) * 16, -(-width // 16) * 16)
     padded[..., :height, :width] = image
@@ -104,6 +105,11 @@ def run(model, image, boxes, labels):
     _, more = model.roi_heads(features, proposals, images.image_sizes, targets)
     losses.update(more)
     sum(losses.values()).backward()
+    return losses, features, images
+
+
+def run(model, image, boxes, labels):
+    losses, features, images = step(model, image, boxes, labels)
     model.eval()
     with torch.no_grad():
         found, _ = model.rpn(images, features)
@@ -118,16 +124,27 @@ def run(model, image, boxes, labels):
 tensors = {}
 models = {"vgg11": detector(vgg11(2)), "resnet18": detector(resnet18_c4(2))}
 for name, model in models.items():
-    tensors.update({f"{name}.weights.{key}": value for key, value in model.state_dict().items()})
+    tensors.update({f"{name}.weights.{key}": value.clone() for key, value in model.state_dict().items()})
 for case, (height, width) in enumerate([(49, 65), (65, 49), (70, 101), (81, 33), (97, 50)]):
     image = torch.randn(1, 3, height, width)
     corners = torch.rand(3, 2) * torch.tensor([width, height]) * 0.6
     boxes = torch.cat([corners, torch.minimum(corners + torch.rand(3, 2) * 30 + 12, torch.tensor([width, height]) - 0.5)], 1)
     labels = torch.tensor([1, 3, 2])
-    tensors.update({f"{case}.image": image, f"{case}.boxes": boxes, f"{case}.labels": labels.int()})
+    tensors.update({f"{case}.image": image, f"{case}.boxes": boxes, f"{case}.labels": labels.int(), f"{case}.labels_long": labels})
     for name, model in models.items():
         result = run(model, image, boxes, labels)
         tensors.update({f"{name}.{case}.{key}": value for key, value in result.items()})
         print(name, height, width, {key[7:]: round(v.item(), 4) for key, v in result.items() if "loss" in key},
               len(result["output.scores"]), "detections")
+# Ten steps of SGD, image after image.
+for name, model in models.items():
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=5e-4)
+    totals = []
+    for i in range(10):
+        losses, _, _ = step(model, *(tensors[f"{i % 5}.{part}"] for part in ("image", "boxes", "labels_long")))
+        totals.append(sum(losses.values()).item())
+        optimizer.step()
+    print(name, totals)
+    tensors[f"{name}.totals"] = torch.tensor(totals)
+tensors = {key: value for key, value in tensors.items() if not key.endswith("labels_long")}
 write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "faster_rcnn.safetensors"), tensors, {"torchvision": torchvision.__version__})
