@@ -16,6 +16,7 @@ int run(int argc, char** argv) {
   std::string checkpoint, data, years, split, json, curves;
   DeviceSettings device_settings;
   int threads = 0;
+  double score_threshold = -1;
   bool drop_bad_boxes = false;
   CLI::App app("Measures a trained detector: VOC07 and area AP at IoU 0.5 for each class, COCO AP.", "eval_frcnn");
   app.add_option("checkpoint", checkpoint,
@@ -28,6 +29,8 @@ int run(int argc, char** argv) {
   device_settings.visit(adder);
   app.add_option("--threads", threads, threads_help)->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_flag("--drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
+  app.add_option("--score-threshold", score_threshold, "drop detections below this score; by default the run's own threshold")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--json", json, "write the figures to this file as JSON");
   app.add_option("--curves", curves, "write precision and recall of each class to this file as CSV");
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
@@ -39,6 +42,7 @@ int run(int argc, char** argv) {
   if (!years.empty()) config.years = years;
   if (!split.empty()) config.test_split = split, config.split.clear();
   config.drop_bad_boxes |= drop_bad_boxes;
+  if (score_threshold >= 0) model->options().detections.score_threshold = static_cast<float>(score_threshold);
   nn::to(*model, device);
   const Dataset test = open_test_set(config);
 

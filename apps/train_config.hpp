@@ -121,6 +121,20 @@ inline TrainConfig preset(const std::string& name) {
     config.model.min_size = 480;
     config.model.anchor_sizes = {32, 64, 128, 256};
     config.model.classes = {"RBC", "WBC", "Platelets"};
+  } else if (name == "resnet18" || name == "resnet34") {  // any data, from weights of ImageNet
+    config.epochs = 12;
+    config.model.backbone = name;
+    config.model.batch_norm = true;
+    config.model.frozen_stages = 2;
+    config.model.min_size = 480;
+    config.model.anchor_sizes = {32, 64, 128, 256, 512};
+  } else if (name == "vgg16") {  // the same
+    config.epochs = 12;
+    config.lr = 0.001;
+    config.init = "paper";
+    config.model.frozen_stages = 2;
+    config.model.dropout = 0.5;
+    config.model.anchor_sizes = {32, 64, 128, 256, 512};
   } else if (name == "voc07_vgg16") {
     config.years = "2007";
     config.epochs = 15;
@@ -136,7 +150,7 @@ inline TrainConfig preset(const std::string& name) {
     config.model.train_post_nms = 2000;
     config.model.classes = voc_classes();
   } else {
-    fail("preset '", name, "': expected shapes, bccd, bccd_resnet18 or voc07_vgg16");
+    fail("preset '", name, "': expected shapes, resnet18, resnet34, vgg16, bccd, bccd_resnet18 or voc07_vgg16");
   }
   return config;
 }

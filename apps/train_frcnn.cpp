@@ -18,7 +18,8 @@ struct Arguments {
 
 void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--preset", arguments.config.preset,
-                 "shapes, bccd, bccd_resnet18 or voc07_vgg16: where all other settings start from")
+                 "where all other settings start from: shapes; resnet18, resnet34 or vgg16, for your own images and weights of "
+                 "ImageNet; bccd, bccd_resnet18 or voc07_vgg16, for these data sets")
       ->capture_default_str();
   app.add_flag("--resume", arguments.resume, "go on with the run in the --run folder, with its settings")->configurable(false);
   app.set_config("--config", "", "read settings from this TOML file; the command line wins");
@@ -111,9 +112,10 @@ int train(Arguments arguments) {
   SHRIKE_CHECK(config.epochs > 0 && config.batch > 0, "epochs ", config.epochs, " and batch ", config.batch,
                ": expected positive numbers");
   open_run(config.run, resume);
+  check_frozen(config);
+  if (!config.weights.empty() && !resume) follow_weights(config.weights, config.model);
   const auto [train_set, test_set] = open_data(config);
   write_config(config);
-  check_frozen(config);
   std::string loaded;
   const auto model = resume ? models::make_detector(config.model) : start_of(config, loaded);
   if (!loaded.empty()) std::printf("%s\n", loaded.c_str());

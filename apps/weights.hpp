@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "apps/checkpoint.hpp"
 #include "models/detector.hpp"
@@ -26,16 +27,52 @@ inline std::string detector_name(const std::string& name, const models::Detector
   return "backbone." + name;
 }
 
+// A convolution of VGG has a bias in torchvision beside batch norm, too. Ours has none: it is taken off the running mean.
+inline void fold_biases(TensorFile& file) {
+  const std::string prefix = "backbone.";
+  std::vector<std::string> folded;
+  for (const auto& [name, tensor] : file.tensors) {
+    const std::string number =
+        name.starts_with(prefix) ? name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size()) : "";
+    if (name != prefix + number + ".bias" || number.find_first_not_of("0123456789") != std::string::npos) continue;
+    const auto mean = file.tensors.find(prefix + std::to_string(std::stoi(number) + 1) + ".running_mean");
+    if (mean == file.tensors.end() || mean->second.shape() != tensor.shape()) continue;
+    auto values = mean->second.to_vector<float>();
+    const auto biases = tensor.to_vector<float>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] -= biases[i];
+    mean->second = shrike::tensor(tensor.shape(), values);
+    folded.push_back(name);
+  }
+  for (const std::string& name : folded) file.tensors.erase(name);
+}
+
+// Batch norm as a file of torchvision's weights has it. Says so where it was set otherwise.
+inline void follow_weights(const std::string& path, models::DetectorConfig& config) {
+  const TensorFile file = load_safetensors(path);
+  if (file.metadata.contains("format")) return;  // a checkpoint of ours
+  const bool norm = std::any_of(file.tensors.begin(), file.tensors.end(),
+                                [](const auto& entry) { return entry.first.ends_with(".running_mean"); });
+  if (norm == config.batch_norm) return;
+  config.batch_norm = norm;
+  std::printf("%s: %s batch norm, so has the detector\n", path.c_str(), norm ? "has" : "has no");
+}
+
 // Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the
 // heads leaves them as they are. The result says what was loaded, in one line. Throws Error when a backbone tensor is missing,
 // or any tensor has another shape, is not finite, or belongs nowhere.
 inline std::string import_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
   TensorFile renamed;
   renamed.name = file.name;
+  std::set<std::string> unused;
   for (const auto& [name, tensor] : file.tensors) {
     const std::string target = detector_name(name, config);
-    if (!target.empty()) renamed.tensors[target] = tensor;
+    if (!target.empty()) {
+      renamed.tensors[target] = tensor;
+    } else if (!name.ends_with("num_batches_tracked")) {
+      unused.insert(name.substr(0, name.find('.', name.starts_with("classifier.") ? 11 : 0)));
+    }
   }
+  if (config.batch_norm && config.is_vgg()) fold_biases(renamed);
   const bool whole = std::any_of(renamed.tensors.begin(), renamed.tensors.end(),
                                  [](const auto& entry) { return entry.first.starts_with("rpn."); });
   NamedTensors targets;
@@ -49,7 +86,10 @@ inline std::string import_weights(const TensorFile& file, const models::Detector
     options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
   }
   load_named(renamed, targets, options);
-  return message(file.name, ": ", targets.size(), " of ", nn::named_state(model).size(), " tensors of the detector loaded");
+  std::string text =
+      message(file.name, ": ", targets.size(), " of ", nn::named_state(model).size(), " tensors of the detector loaded");
+  for (const std::string& name : unused) text += (name == *unused.begin() ? "; without use here: " : ", ") + name;
+  return text;
 }
 
 // Starts a model from a file: a checkpoint of ours, or weights of torchvision's. The result says what was loaded, in one line.

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "apps.hpp"
+#include "models/detector.hpp"
 #include "shrike/core/threads.hpp"
 #include "shrike/io/safetensors.hpp"
 
@@ -104,6 +105,38 @@ TEST_CASE("training leaves checkpoints, logs and its configuration; evaluation a
   std::size_t pictures = 0;
   for (const auto& entry : fs::directory_iterator(workplace().path("found"))) pictures += entry.path().extension() == ".png";
   CHECK(pictures == 16);
+}
+
+TEST_CASE(
+    "a preset for any data trains from torchvision's ResNet by its own names, and from nothing with frozen stages not at all") {
+  // Random weights of the published width, as torchvision's state_dict() has them.
+  models::DetectorConfig config;
+  config.backbone = "resnet18";
+  config.batch_norm = true;
+  config.head_width = 4;
+  config.classes = {"a"};
+  const auto model = models::make_detector(config);
+  nn::initialize(*model, 2);
+  TensorFile file;
+  for (const auto& [name, tensor] : nn::named_state(*model)) {
+    if (!name.starts_with("backbone.")) continue;
+    file.tensors[name.substr(9)] = tensor.rank() == 4 ? permute(tensor, {0, 3, 1, 2}) : tensor;
+  }
+  file.tensors["layer4.0.conv1.weight"] = zeros({8, 8, 3, 3});
+  file.tensors["fc.weight"] = zeros({1000, 512});
+  const std::string weights = workplace().path("resnet18.safetensors");
+  save_safetensors(weights, file);
+  const std::string arguments = "--preset resnet18 --data " + workplace().data() + " --run " + workplace().path("own") +
+                                " --epochs 1 --head-width 16 --min-size 64 --max-size 96 --threads 1 ";
+  check_failure(run("train_frcnn", arguments), "train_frcnn", "--frozen-stages 2 without --weights");
+  CHECK_FALSE(fs::exists(workplace().path("own/last.safetensors")));
+  const Outcome trained = run("train_frcnn", arguments + "--no-batch-norm --weights " + weights);
+  INFO(trained.text);
+  CHECK(trained.status == 0);
+  CHECK_THAT(trained.text, Contains("has batch norm, so has the detector") && Contains("75 of 89 tensors") &&
+                               Contains("without use here: fc, layer4") && Contains("moved from the start"));
+  CHECK(run("eval_frcnn", workplace().path("own/last.safetensors") + " --score-threshold 0.5").status == 0);
+  CHECK(run("eval_frcnn", workplace().path("own/last.safetensors") + " --score-threshold 2").status != 0);
 }
 
 TEST_CASE("two runs, and a run by the configuration that the first wrote, give the same weights to the bit") {

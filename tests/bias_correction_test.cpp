@@ -106,7 +106,9 @@ TEST_CASE("after the correction the means of a coarse detector are the float one
       const Tensors rounded = prepared.model->forward({batch->first});
       const Tensor rois = boxes_to_rois(reference->regions(maps, batch->first, batch->second)[0], 0);
       const auto input = [&](const Tensors& from) {
-        return part == 0 ? reference->padded(batch->first) : part == 1 ? from[0] : reference->pool(from, batch->first.size(1), rois);
+        return part == 0   ? reference->padded(batch->first)
+               : part == 1 ? from[0]
+                           : reference->pool(from, batch->first.size(1), rois);
       };
       floats.forward({input(maps)});
       quantized.forward({input(rounded)});

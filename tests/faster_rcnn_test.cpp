@@ -3,8 +3,10 @@
 #include "catch.hpp"
 #include "golden.hpp"
 #include "models/detector.hpp"
+#include "reference.hpp"
 #include "shrike/graph/graph.hpp"
 #include "shrike/nn/optim.hpp"
+#include "shrike/ops/elementwise.hpp"
 
 using namespace shrike;
 using namespace shrike::models;
@@ -136,6 +138,38 @@ TEST_CASE("ten training steps have torchvision's losses, with frozen batch norm 
     backward(losses.total);
     optimizer.update(0.002f, losses.total);
   }
+}
+
+TEST_CASE("VGG's biases beside batch norm, as torchvision has them, come off the running means") {
+  DetectorConfig config = golden_config();
+  config.batch_norm = true;
+  const auto model = make_detector(config), read = make_detector(config);
+  nn::initialize(*model, 3);
+  Random random(7, RandomStream::test);
+  TensorFile file;
+  file.name = "vgg11_bn";
+  for (const auto& [name, tensor] : nn::named_state(*model)) {
+    if (!name.starts_with("backbone.")) continue;
+    if (name.ends_with("running_mean")) tensor.copy_from(reference::random_tensor(tensor.shape(), random));
+    file.tensors["features." + name.substr(9)] = tensor.rank() == 4 ? permute(tensor, {0, 3, 1, 2}) : tensor.clone();
+  }
+  int biases = 0;
+  for (int layer = 0; layer < 29; ++layer) {
+    const std::string next = "features." + std::to_string(layer + 1) + ".running_mean";
+    if (!file.tensors.contains(next)) continue;
+    ++biases;
+    const Tensor bias = reference::random_tensor(file.tensors.at(next).shape(), random);
+    file.tensors["features." + std::to_string(layer) + ".bias"] = bias;
+    file.tensors.at(next) = add(file.tensors.at(next), bias);
+  }
+  CHECK(biases == 8);
+  file.tensors["classifier.6.weight"] = zeros({3, 3});
+  CHECK_THAT(apps::import_weights(file, config, *read), Catch::Contains("without use here: classifier.6"));
+  nn::train(*model, false);
+  nn::train(*read, false);
+  const NoGrad no_grad;
+  const Tensor image = reference::random_tensor({1, 64, 80, 3}, random);
+  CHECK(reference::difference(read->forward({image})[0], reference::doubles(model->forward({image})[0])) < 1e-4);
 }
 
 TEST_CASE("a batch's losses are the means of its images'") {
