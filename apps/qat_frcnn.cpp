@@ -88,6 +88,8 @@ void train_on(const models::PreparedDetector& prepared, const quant::PrepareOpti
   if (resume) progress = load_qat_checkpoint(load_safetensors(path), prepared, optimizer, chosen);
   std::printf("\ntraining %d epoch(s) at learning rate %g%s; run folder %s\n", config.epochs, config.lr,
               resume ? (", from step " + std::to_string(progress.step)).c_str() : "", config.run.c_str());
+  std::printf("batch norm is folded into the convolutions%s; ranges of activations stand still from step %lld on\n",
+              config.model.dropout > 0 ? " and dropout left out" : "", static_cast<long long>(options.freeze_after));
   std::fflush(stdout);
   const Dataset no_tests;
   Trainer trainer(config, device, *prepared.model, optimizer, data, no_tests, progress);
@@ -179,6 +181,7 @@ int quantize(const QuantizeArguments& a) {
                " is for --mode static");
   options.learned = a.learned && a.mode == "qat";
   options.freeze_after = a.freeze_after;
+  options.input_reach = models::normalization(config.model).reach();
   nn::to(*loaded.model, device);
 
   const bool trains = a.mode == "qat" && config.epochs > 0;
@@ -188,6 +191,7 @@ int quantize(const QuantizeArguments& a) {
       a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer(a)));
   Dataset train_set, test_set;
   if (needs_images || a.evaluate) std::tie(train_set, test_set) = open_data(config);
+  if (trains && a.freeze_after < 0) options.freeze_after = config.epochs * steps_per_epoch(train_set, config) / 2;
   Evaluation before;
   if (a.evaluate) before = evaluate(*loaded.model, test_set, config, device, "float");
 

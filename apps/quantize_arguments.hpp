@@ -98,7 +98,8 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, training, "--epochs", a.epochs, "passes over the training images; a tenth of the float training's by default");
   option(app, training, "--lr", a.lr, "learning rate; a tenth of the float training's by default");
   app.add_flag("--learned", a.learned, "scales of activations are trained too (LSQ)")->group(training);
-  option(app, training, "--freeze-after", a.freeze_after, "steps after which observers stand still; negative: never");
+  option(app, training, "--freeze-after", a.freeze_after,
+         "steps after which observers stand still; negative: half of the training's");
   option(app, training, "--log-every", a.log_every, "steps between lines of the log; by default the run's");
   app.footer("Example: qat_frcnn --checkpoint runs/bccd/best.safetensors --mode static --bias-correction");
   const int status = parse_command_line(app, argc, argv);

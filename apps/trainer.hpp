@@ -36,6 +36,10 @@ inline std::vector<nn::SgdParameter> sgd_parameters(nn::Module& model, const Tra
   return parameters;
 }
 
+inline std::int64_t steps_per_epoch(const Dataset& data, const TrainConfig& config) {
+  return (static_cast<std::int64_t>(data.samples.size()) + config.batch - 1) / config.batch;
+}
+
 // Trains by the settings and writes metrics.jsonl and events for TensorBoard to the run folder, which is there. The model is on
 // `device`. Everything that it is given is the caller's and outlives it. Without test images nothing is evaluated.
 class Trainer {
@@ -71,9 +75,7 @@ class Trainer {
   void save_now() {
     if (save) save();
   }
-  std::int64_t steps_per_epoch() const {
-    return (static_cast<std::int64_t>(train_set_.samples.size()) + config_.batch - 1) / config_.batch;
-  }
+  std::int64_t steps_per_epoch() const { return apps::steps_per_epoch(train_set_, config_); }
 
   const TrainConfig& config_;
   Device device_;

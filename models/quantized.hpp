@@ -104,6 +104,7 @@ inline PreparedDetector prepare_detector(const FusedDetector& fused, quant::Prep
   for (std::size_t i = 0; i < 3; ++i) {
     options.prefix = part_names[i];
     options.quantize_outputs = i == 0;
+    if (i > 0) options.input_reach = 0;  // the image's alone
     options.inputs.clear();
     if (i > 0) options.inputs.push_back(result.parts[0]->output_port(0));
     result.parts[i] = quant::prepare(*fused.parts[i], options);

@@ -86,6 +86,31 @@ TEST_CASE("the histogram of a growing range loses nothing") {
   CHECK(std::abs(o.scale() * 127 - expected) <= 2 * o.width());
 }
 
+TEST_CASE("the zeros of a ReLU do not sway the entropy's choice: within 1 dB of the squared error's") {
+  const double zeros = GENERATE(0.0, 0.1, 0.5, 0.9);
+  Random random(11, RandomStream::test);
+  const Tensor x({1 << 18});
+  for (std::int64_t i = 0; i < x.numel(); ++i) x.data<float>()[i] = random.uniform() < zeros ? 0.0f : std::abs(random.normal());
+  const auto decibels = [&](RangeChoice choice) {
+    ObserverOptions options;
+    options.choice = choice;
+    Observer observer("x", Dtype::u8, options);
+    observer.update(x);
+    const float scale = observer.scale();
+    double signal = 0, noise = 0;
+    for (const float value : x.to_vector<float>()) {
+      const double error = value - scale * std::min(std::nearbyint(value / scale), 255.0f);
+      signal += static_cast<double>(value) * static_cast<double>(value);
+      noise += error * error;
+    }
+    return 10 * std::log10(signal / noise);
+  };
+  const double entropy = decibels(RangeChoice::entropy), mse = decibels(RangeChoice::mse);
+  INFO(zeros << " zeros: entropy " << entropy << " dB, mse " << mse << " dB");
+  CHECK(entropy > mse - 1);
+  CHECK(mse > 44);
+}
+
 TEST_CASE("entropy and squared error clip rare outliers; squared error is near its least") {
   Random random(3, RandomStream::test);
   Tensor x = normal(200000, random);

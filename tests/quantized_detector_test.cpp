@@ -142,6 +142,39 @@ TEST_CASE("a calibration is kept in a file, and refused by other weights") {
   CHECK(refused(changed, again).find("format 'other'") != std::string::npos);
 }
 
+TEST_CASE("training goes on from the scales of a calibration file: averages move from there, histograms keep them") {
+  const auto model = random_detector(small("vgg11", "align"), 3);
+  const FusedDetector fused = fuse_detector(*model);
+  quant::PrepareOptions options;
+  options.observer.choice = GENERATE(quant::RangeChoice::moving_average, quant::RangeChoice::mse);
+  options.input_reach = 3;
+  const PreparedDetector first = prepare_detector(fused, options);
+  calibrate(first, quantized::random_images(2, 7));
+  TensorFile file = calibration_file(first);
+  const auto& input = first.parts[0]->activations.front();
+  CHECK(first.parts[0]->constants.at(input.scale).item() == Approx(3.0 / 127));
+  for (const float factor : {1.0f, 10.0f}) {
+    TensorFile scaled = file;
+    for (auto& [name, tensor] : scaled.tensors) tensor = full({1}, factor * tensor.item());
+    const PreparedDetector prepared = prepare_detector(fused, options);
+    take_calibration(scaled, prepared);
+    nn::train(*prepared.model, true);
+    const auto image = (*quantized::random_images(1, 9)()).first;
+    prepared.model->forward({image});
+    int compared = 0;
+    for (const auto& activation : prepared.parts[0]->activations) {
+      const std::string& name = activation.observer.name();
+      const float given = scaled.tensors.at(name).item(), now = prepared.parts[0]->constants.at(activation.scale).item();
+      INFO(name << ", times " << factor);
+      const bool stays = activation.known || options.observer.choice == quant::RangeChoice::mse;
+      CHECK(now == Approx(given).epsilon(stays ? 1e-6 : 0.03));  // momentum 0.01, and a range of up to some times the other
+      if (!stays) CHECK(now != given);
+      ++compared;
+    }
+    CHECK(compared > 3);
+  }
+}
+
 TEST_CASE("what cannot be quantized or loaded is one line") {
   const auto config = small("vgg11", "pool");
   const auto model = random_detector(config, 10);

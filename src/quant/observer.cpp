@@ -60,6 +60,12 @@ double squared_error(const Counts& counts, std::int64_t reach, int levels) {
   return sum;
 }
 
+// The zeros of a ReLU are exact at any scale. As a bin of their own they would weigh on the first level, and so on the choice.
+Counts without_zeros(Counts counts) {
+  if (counts.size() > 1) counts[0] = std::min(counts[0], counts[1]);
+  return counts;
+}
+
 // Of the first `reach` bins, what lies beyond added to the last, against the same in `levels` equal steps. The mass beyond is
 // not in the second distribution: that is what makes clipping cost.
 double divergence(const Counts& counts, std::int64_t reach, int levels) {
@@ -121,6 +127,15 @@ void Observer::update(const Tensor& x) {
   if (!wants_histogram()) return;
   const std::vector<float> range = now.range.to_vector<float>();
   add_to_histogram(x, std::max(-range[0], range[1]));
+}
+
+void Observer::seed(float scale) {
+  SHRIKE_CHECK(!wants_histogram(), name_, ": a histogram cannot begin with a scale");
+  const CodeRange codes = code_range(dtype_);
+  const float low = static_cast<float>(codes.low) * scale, high = static_cast<float>(codes.high) * scale;
+  seen_ = values_ = 1;
+  state_ = tensor<float>({1, 4}, {low, high, low, high});
+  odd_ = tensor<std::int64_t>({1}, {0});
 }
 
 std::vector<float> Observer::extremes() const {
@@ -186,10 +201,11 @@ float Observer::chosen_reach() const {
     best = percentile_bin(counts_, options_.percentile);
   } else {
     double least = HUGE_VAL;
+    const Counts counts = options_.choice == RangeChoice::entropy ? without_zeros(counts_) : counts_;
     const std::int64_t first = options_.choice == RangeChoice::entropy ? levels : 8;
     for (std::int64_t reach = bins; reach >= first; reach -= 8) {
       const double cost =
-          options_.choice == RangeChoice::mse ? squared_error(counts_, reach, levels) : divergence(counts_, reach, levels);
+          options_.choice == RangeChoice::mse ? squared_error(counts, reach, levels) : divergence(counts, reach, levels);
       if (cost < least) least = cost, best = reach;
     }
   }

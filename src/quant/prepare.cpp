@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "shrike/ops/batch_norm.hpp"
 #include "shrike/ops/conv.hpp"
@@ -178,6 +179,11 @@ std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& opti
       start.set_requires_grad(options.learned);
       scale = p.add_constant(start, short_name + (is_input ? "_scale" : ".output_scale"), !options.learned);
       p.activations.push_back({value, scale, dtype, Observer(name, dtype, options.observer)});
+      if (is_input && options.input_reach > 0) {
+        p.activations.back().known = true;
+        const Tensor& to = p.constants.at(scale);
+        to.copy_from(full({1}, scale_from_range(-options.input_reach, options.input_reach, dtype), to.device()));
+      }
     }
     const std::size_t at = is_input ? 0 : maker->second + 1;
     const Value y = p.next_value;
@@ -217,12 +223,19 @@ void Prepared::computed(Value value, const Tensor& tensor) {
   if (!calibrating_ && (!training() || frozen)) return;
   for (Activation& activation : activations) {
     if (activation.value != value) continue;
+    if (activation.known) return;
     const Tensor& scale = constants.at(activation.scale);
     const bool learned = scale.requires_grad();
     if (!calibrating_ && learned) {
       if (!activation.started) activation.started = scale.item() != 0;
       if (activation.started) return;
     }
+    if (!calibrating_ && !std::exchange(activation.asked, true) && activation.observer.seen() == 0) {
+      const float before = scale.item();
+      activation.given = before > 0 && activation.observer.wants_histogram();
+      if (before > 0 && !activation.given) activation.observer.seed(before);
+    }
+    if (activation.given) return;
     activation.observer.update(tensor);
     if (!calibrating_ && activation.observer.seen() > 0) activation.observer.write_scale(scale);
     return;
@@ -232,9 +245,10 @@ void Prepared::computed(Value value, const Tensor& tensor) {
 void Prepared::begin_calibration() {
   calibrating_ = true;
   for (Activation& activation : activations) {
+    if (activation.known) continue;
     const Observer& old = activation.observer;
     activation.observer = Observer(old.name(), activation.dtype, old.options());
-    activation.started = false;
+    activation.started = activation.asked = activation.given = false;
     constants.at(activation.scale).zero();
   }
   for (const Weight& weight : weights) constants.at(weight.scale).zero();
@@ -244,6 +258,7 @@ std::vector<std::string> Prepared::end_calibration() {
   SHRIKE_CHECK(calibrating_, "end_calibration() without begin_calibration()");
   std::vector<std::string> constant;
   for (const Activation& activation : activations) {
+    if (activation.known) continue;
     const Tensor& scale = constants.at(activation.scale);
     scale.copy_from(full({1}, activation.observer.scale(), scale.device()));
     if (activation.observer.constant()) constant.push_back(activation.observer.name());

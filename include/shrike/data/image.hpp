@@ -2,7 +2,9 @@
 // loader calls these functions from its own threads.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -70,6 +72,15 @@ struct Normalization {
   std::array<float, 3> std{0.229f, 0.224f, 0.225f};
   float scale = 1.0f / 255.0f;
   bool bgr = false;  // channel 0 is blue
+
+  // The greatest absolute value that a pixel can have.
+  float reach() const {
+    float greatest = 0;
+    for (std::size_t c = 0; c < 3; ++c) {
+      greatest = std::max({greatest, std::abs(mean[c] / std[c]), std::abs((255 * scale - mean[c]) / std[c])});
+    }
+    return greatest;
+  }
 
   // Weights that came from Caffe (py-faster-rcnn): BGR in [0, 255], means subtracted.
   static Normalization caffe() { return {{102.9801f, 115.9465f, 122.7717f}, {1, 1, 1}, 1.0f, true}; }

@@ -40,6 +40,11 @@ class Observer {
   // read back here unless the choice needs a histogram. Tensors without elements are passed over.
   void update(const Tensor& x);
 
+  // As if one tensor had been seen whose range has this scale: where averages of ranges go on from. Not for the choices that
+  // need a histogram.
+  void seed(float scale);
+  bool wants_histogram() const { return options_.choice >= RangeChoice::percentile; }
+
   // Throws Error when nothing was seen.
   float scale() const;
   // The same into a tensor [1]; from a device to the same device nothing is read back.
@@ -62,7 +67,6 @@ class Observer {
   void set_state(const State& state);
 
  private:
-  bool wants_histogram() const { return options_.choice >= RangeChoice::percentile; }
   void add_to_histogram(const Tensor& x, float reach);
   float chosen_reach() const;
   std::vector<float> extremes() const;  // least, greatest, averaged low and high; throws Error if any value was not finite

@@ -26,6 +26,7 @@ struct PrepareOptions {
   std::vector<Port> inputs;        // the first inputs are codes of another graph; others are float
   ObserverOptions observer;        // of activations
   ObserverOptions weights;         // of each output channel; training knows all of the range alone
+  float input_reach = 0;           // the greatest absolute value that a float input can have; 0: not known, so it is observed
   bool learned = false;            // scales of activations are parameters (LSQ), started from the first batch or calibration
   std::int64_t freeze_after = -1;  // training steps after which observers stand still; negative: never
 };
@@ -33,7 +34,8 @@ struct PrepareOptions {
 // A graph with fake-quantize nodes. It trains and runs like any module.
 //
 // Calibration: begin_calibration(), forward() of the images in evaluation mode, end_calibration(). Meanwhile nothing is
-// rounded. Training: forward() in training mode moves the observers, in evaluation mode never. Weights are always rounded at
+// rounded. Training: forward() in training mode moves the observers, in evaluation mode never; from scales that were set without
+// calibration averages go on, while choices by histogram keep them. Weights are always rounded at
 // the scales that they have now.
 class Prepared : public Graph {
  public:
@@ -42,7 +44,10 @@ class Prepared : public Graph {
     Value scale = none;  // constant [1]
     Dtype dtype = Dtype::u8;
     Observer observer;
+    bool known = false;    // its range is: it is not observed
     bool started = false;  // a learned scale that has a value
+    bool asked = false;    // whether there is a scale from before training
+    bool given = false;    // which stays: a histogram cannot go on from it
   };
   struct Weight {
     Value weight = none;
