@@ -51,6 +51,8 @@ inline TrainConfig read_settings(const TensorFile& file) {
   TrainConfig config;
   auto metadata = file.metadata;
   // Checkpoints from before these settings.
+  if (metadata.contains("train.seed")) metadata.try_emplace("train.split-seed", metadata.at("train.seed"));
+  metadata.try_emplace("train.anchors", config.anchors);
   metadata.try_emplace("train.init", config.init);
   metadata.try_emplace("model.grid", "quotient");
   metadata.try_emplace("train.provider", config.device.provider);

@@ -42,7 +42,7 @@ inline std::pair<Dataset, Dataset> open_data(TrainConfig& config) {
     std::printf("%s", to_string(report).c_str());
     const std::vector<int> ratio = parse_ratio(config.split);
     SHRIKE_CHECK(ratio.size() == 2, "split '", config.split, "': expected two numbers, for training and evaluation, as in 9:1");
-    auto parts = split_dataset(all, ratio, config.seed);
+    auto parts = split_dataset(all, ratio, config.split_seed);
     return {std::move(parts[0]), std::move(parts[1])};
   }
   Dataset train = open_split(config, config.train_split, &report);

@@ -16,9 +16,11 @@ struct TrainConfig {
   std::string train_split = "trainval";
   std::string test_split = "test";
   std::string split = "";
+  std::uint64_t split_seed = 1;
   bool drop_bad_boxes = false;
   std::string weights = "";
   std::string init = "he";
+  std::string anchors = "given";
   DeviceSettings device;
   int threads = 0;
   int workers = 2;
@@ -52,9 +54,11 @@ struct TrainConfig {
     v("train-split", train_split, "image set to train on");
     v("test-split", test_split, "image set to evaluate on");
     v("split", split, "instead, divide the images of both sets anew in this ratio, as in 9:1");
+    v("split-seed", split_seed, "which of the possible divisions --split takes; --seed does not change it");
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
     v("init", init, "how the heads begin, but for what --weights has: he, pytorch (torchvision's rule) or paper");
+    v("anchors", anchors, "given: as --anchor-sizes says; auto: as many sizes, those that fit the training boxes best");
     device.visit(v);
     v("threads", threads, threads_help);
     v("workers", workers, "threads that load images, ahead of the computing and at a lower priority");

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "apps/anchor_fit.hpp"
 #include "apps/moved.hpp"
 #include "apps/trainer.hpp"
 #include "shrike/io/file.hpp"
@@ -115,6 +116,7 @@ int train(Arguments arguments) {
   check_frozen(config);
   if (!config.weights.empty() && !resume) follow_weights(config.weights, config.model);
   const auto [train_set, test_set] = open_data(config);
+  if (!resume) fit_anchors(train_set, config);
   write_config(config);
   std::string loaded;
   const auto model = resume ? models::make_detector(config.model) : start_of(config, loaded);

@@ -84,6 +84,9 @@ class Trainer {
   const Dataset& train_set_;
   const Dataset& test_set_;
   Progress& progress_;
+  std::array<double, 5> mean_losses_{};  // of the last steps, some 50: total, rpn_cls, rpn_box, cls, box
+  double mean_weight_ = 0;
+  std::vector<double> maps_;  // of the evaluations
   std::unique_ptr<JsonLines> log_;
   std::unique_ptr<EventWriter> events_;
   ProgressLine line_;
@@ -134,6 +137,11 @@ inline bool Trainer::run(bool resume) {
     save_now();
   }
   line_.clear();
+  const std::size_t n = maps_.size();
+  if (stop_signal == 0 && n >= 2 && maps_[n - 1] >= progress_.best_map && maps_[n - 1] > maps_[n - 2] + 0.01) {
+    std::printf("the last evaluation was the best, %.3f above the one before: a run of more --epochs may find more\n",
+                maps_[n - 1] - maps_[n - 2]);
+  }
   return stop_signal == 0;
 }
 
@@ -199,12 +207,17 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
   if (progress_.step % std::max(config_.log_every, 1) == 0) {
     log("train", values);
   }
+  constexpr double keep = 0.98;
+  for (std::size_t i = 0; i < mean_losses_.size(); ++i) {
+    mean_losses_[i] = keep * mean_losses_[i] + (1 - keep) * values[i].second;
+  }
+  mean_weight_ = keep * mean_weight_ + 1 - keep;
+  const auto mean = [&](std::size_t i) { return mean_losses_[i] / mean_weight_; };
   char text[256];
   std::snprintf(text, sizeof text,
-                "epoch %lld/%d  step %lld  loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
-                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), total,
-                values[1].second, values[2].second, values[3].second, values[4].second, static_cast<double>(lr),
-                pace.per_second(), clock_text(pace.seconds_left()).c_str());
+                "epoch %lld/%d  step %lld  mean loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
+                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), mean(0), mean(1),
+                mean(2), mean(3), mean(4), static_cast<double>(lr), pace.per_second(), clock_text(pace.seconds_left()).c_str());
   line_.show(progress_.step, text);
 }
 
@@ -230,6 +243,7 @@ inline void Trainer::evaluate(std::int64_t epoch) {
   std::printf("\nepoch %lld of %d\n%s", static_cast<long long>(epoch + 1), config_.epochs, result.table.c_str());
   std::fflush(stdout);
   log("eval", result.values);
+  maps_.push_back(result.map);
   if (result.map > progress_.best_map) {
     progress_.best_map = result.map;
     progress_.best_step = progress_.step;
