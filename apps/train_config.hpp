@@ -125,7 +125,8 @@ inline TrainConfig preset(const std::string& name) {
     config.model.min_size = 480;
     config.model.anchor_sizes = {32, 64, 128, 256};
     config.model.classes = {"RBC", "WBC", "Platelets"};
-  } else if (name == "resnet18" || name == "resnet34") {  // any data, from weights of ImageNet
+  } else if (name == "resnet18" || name == "resnet34" || name == "resnet50" ||
+             name == "resnet101") {  // any data, from weights of ImageNet
     config.epochs = 12;
     config.model.backbone = name;
     config.model.batch_norm = true;
@@ -154,7 +155,8 @@ inline TrainConfig preset(const std::string& name) {
     config.model.train_post_nms = 2000;
     config.model.classes = voc_classes();
   } else {
-    fail("preset '", name, "': expected shapes, resnet18, resnet34, vgg16, bccd, bccd_resnet18 or voc07_vgg16");
+    fail("preset '", name,
+         "': expected shapes, resnet18, resnet34, resnet50, resnet101, vgg16, bccd, bccd_resnet18 or voc07_vgg16");
   }
   return config;
 }

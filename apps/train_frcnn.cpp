@@ -19,7 +19,8 @@ struct Arguments {
 
 void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--preset", arguments.config.preset,
-                 "where all other settings start from: shapes; resnet18, resnet34 or vgg16, for your own images and weights of "
+                 "where all other settings start from: shapes; resnet18, resnet34, resnet50, resnet101 or vgg16, for your own "
+                 "images and weights of "
                  "ImageNet; bccd, bccd_resnet18 or voc07_vgg16, for these data sets")
       ->capture_default_str();
   app.add_flag("--resume", arguments.resume, "go on with the run in the --run folder, with its settings")->configurable(false);

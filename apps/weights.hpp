@@ -79,11 +79,10 @@ inline std::string import_weights(const TensorFile& file, const models::Detector
   for (auto& [name, tensor] : nn::named_state(model)) {
     if (whole || name.starts_with("backbone.") || renamed.tensors.contains(name)) targets.emplace_back(name, tensor);
   }
-  const std::int64_t channels = (config.is_vgg() ? 8 : 4) * std::int64_t{config.width};
   WeightOptions options;
   options.layout = WeightLayout::torchvision;
   if (whole || renamed.tensors.contains("roi_heads.box_head.fc6.weight")) {
-    options.flatten["roi_heads.box_head.fc6.weight"] = {channels, config.roi_size, config.roi_size};
+    options.flatten["roi_heads.box_head.fc6.weight"] = {config.channels(), config.roi_size, config.roi_size};
   }
   load_named(renamed, targets, options);
   std::string text =

@@ -1,6 +1,8 @@
 // A whole detector from a handful of settings: those of the command line, and those that a checkpoint carries.
 #pragma once
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,7 +49,7 @@ struct DetectorConfig {
   std::vector<std::string> classes;
 
   template <class Visitor> void visit(Visitor& v) {
-    v("backbone", backbone, "vgg11, vgg13, vgg16, resnet18 or resnet34");
+    v("backbone", backbone, "vgg11, vgg13, vgg16, resnet18, resnet34, resnet50 or resnet101");
     v("width", width, "channels of the first stage; 64 is the published network");
     v("batch-norm", batch_norm, "batch norm after each convolution; otherwise none (or folded in)");
     v("frozen-stages", frozen_stages, "first stages that are not trained");
@@ -84,6 +86,10 @@ struct DetectorConfig {
   }
 
   bool is_vgg() const { return backbone.rfind("vgg", 0) == 0; }
+  // 16, say, of vgg16. 0 without a number.
+  int depth() const { return std::atoi(backbone.c_str() + std::min<std::size_t>(backbone.size(), is_vgg() ? 3 : 6)); }
+  // Channels of the feature map.
+  std::int64_t channels() const { return width * (is_vgg() ? 8 : 4 * resnet_expansion(depth())); }
 };
 
 // Sets strides, the anchors' centres and RoIAlign's alignment.
@@ -165,27 +171,26 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, c
   const FasterRcnnOptions options = detector_options(config);
 
   nn::ModulePtr backbone;
-  std::int64_t channels = 0;
   if (config.backbone == "vgg11" || config.backbone == "vgg13" || config.backbone == "vgg16") {
     VggOptions vgg;
-    vgg.depth = std::stoi(config.backbone.substr(3));
+    vgg.depth = config.depth();
     vgg.width = config.width;
     vgg.batch_norm = config.batch_norm;
     vgg.frozen_stages = config.frozen_stages;
     backbone = vgg_features(vgg);
-    channels = 8 * std::int64_t{config.width};
-  } else if (config.backbone == "resnet18" || config.backbone == "resnet34") {
+  } else if (config.backbone == "resnet18" || config.backbone == "resnet34" || config.backbone == "resnet50" ||
+             config.backbone == "resnet101") {
     ResnetOptions resnet;
-    resnet.depth = std::stoi(config.backbone.substr(6));
+    resnet.depth = config.depth();
     resnet.width = config.width;
     resnet.batch_norm = config.batch_norm;
     resnet.frozen_stages = config.frozen_stages;
     backbone = std::make_shared<ResnetC4>(resnet);
-    channels = 4 * std::int64_t{config.width};
   } else {
-    fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18 or resnet34");
+    fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18, resnet34, resnet50 or resnet101");
   }
 
+  const std::int64_t channels = config.channels();
   const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
   const std::int64_t head_width =
       config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);

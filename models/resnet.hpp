@@ -1,6 +1,7 @@
-// ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with basic blocks, up to its fourth stage.
+// ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), up to its fourth stage.
 #pragma once
 
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace shrike::models {
 inline constexpr MapGrid resnet_c4_grid{16, 0};
 
 struct ResnetOptions {
-  int depth = 18;           // 18 or 34
+  int depth = 18;           // 18, 34, 50 or 101
   int width = 64;           // channels of the first stage
   bool batch_norm = true;   // false: folded into the convolutions
   bool frozen_norm = true;  // batch norm by its running statistics, untrained, as is usual for fine-tuning detectors
@@ -45,22 +46,28 @@ class ConvNorm : public nn::Module {
   }
 };
 
-// relu(conv2(relu(conv1(x))) + shortcut(x)), the shortcut a strided 1x1 convolution where the shape changes.
-class BasicBlock : public nn::Module {
+// relu(f(x) + shortcut(x)), the shortcut a strided 1x1 convolution where the shape changes; f is a chain of convolutions, all
+// but the last with ReLU.
+class ResidualBlock : public nn::Module {
  public:
-  BasicBlock(std::int64_t in, std::int64_t out, int stride, const ResnetOptions& options)
-      : conv1_(in, out, 3, stride, true, options), conv2_(out, out, 3, 1, false, options) {
-    if (stride != 1 || in != out) downsample_ = std::make_unique<ConvNorm>(in, out, 1, stride, false, options);
-  }
   Tensors forward(const Tensors& in) override {
     const Tensor shortcut = downsample_ ? (*downsample_)(in[0]) : in[0];
-    return {add(conv2_(conv1_(in[0])), shortcut, true)};
+    Tensor x = in[0];
+    for (auto& part : chain_) x = part(x);
+    return {add(x, shortcut, true)};
   }
   void visit(nn::Members& members) override {
-    visit(members, "conv1", "bn1", conv1_);
-    visit(members, "conv2", "bn2", conv2_);
+    for (std::size_t i = 0; i < chain_.size(); ++i) {
+      visit(members, "conv" + std::to_string(i + 1), "bn" + std::to_string(i + 1), chain_[i]);
+    }
     if (downsample_) visit(members, "downsample.0", "downsample.1", *downsample_);
   }
+
+ protected:
+  void set_shortcut(std::int64_t in, std::int64_t out, int stride, const ResnetOptions& options) {
+    if (stride != 1 || in != out) downsample_ = std::make_unique<ConvNorm>(in, out, 1, stride, false, options);
+  }
+  std::deque<ConvNorm> chain_;
 
  private:
   static void visit(nn::Members& members, const std::string& conv, const std::string& norm, ConvNorm& part) {
@@ -68,24 +75,63 @@ class BasicBlock : public nn::Module {
     if (part.norm) members.child(norm, *part.norm);
   }
 
-  ConvNorm conv1_;
-  ConvNorm conv2_;
   std::unique_ptr<ConvNorm> downsample_;
 };
 
-// conv1 to layer3, "C4": [N, H, W, 3] -> [N, H / 16, W / 16, 4 * width]. Names as in torchvision.
+// Two 3x3 convolutions.
+class BasicBlock : public ResidualBlock {
+ public:
+  BasicBlock(std::int64_t in, std::int64_t out, int stride, const ResnetOptions& options) {
+    chain_.emplace_back(in, out, 3, stride, true, options);
+    chain_.emplace_back(out, out, 3, 1, false, options);
+    set_shortcut(in, out, stride, options);
+  }
+};
+
+// 1x1, 3x3, 1x1 to four times as many channels; the stride is the 3x3 convolution's, as in torchvision ("ResNet v1.5").
+class Bottleneck : public ResidualBlock {
+ public:
+  Bottleneck(std::int64_t in, std::int64_t middle, int stride, const ResnetOptions& options) {
+    chain_.emplace_back(in, middle, 1, 1, true, options);
+    chain_.emplace_back(middle, middle, 3, stride, true, options);
+    chain_.emplace_back(middle, 4 * middle, 1, 1, false, options);
+    set_shortcut(in, 4 * middle, stride, options);
+  }
+};
+
+// The blocks of layer1 to layer3.
+inline std::vector<int> resnet_blocks(int depth) {
+  switch (depth) {
+    case 18: return {2, 2, 2};
+    case 34:
+    case 50: return {3, 4, 6};
+    case 101: return {3, 4, 23};
+    default: fail("ResNet-", depth, ": expected depth 18, 34, 50 or 101");
+  }
+}
+
+// Channels that leave a block, for each of its 3x3 convolution's.
+inline std::int64_t resnet_expansion(int depth) { return depth >= 50 ? 4 : 1; }
+
+// conv1 to layer3, "C4": [N, H, W, 3] -> [N, H / 16, W / 16, 4 * width * expansion]. Names as in torchvision.
 class ResnetC4 : public nn::Module {
  public:
   explicit ResnetC4(const ResnetOptions& options) : stem_(3, options.width, 7, 2, true, options) {
-    SHRIKE_CHECK(options.depth == 18 || options.depth == 34, "ResNet-", options.depth, ": expected depth 18 or 34");
-    const std::vector<int> blocks = options.depth == 18 ? std::vector{2, 2, 2} : std::vector{3, 4, 6};
+    const std::vector<int> blocks = resnet_blocks(options.depth);
     std::int64_t in = options.width;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       auto layer = std::make_shared<nn::Sequential>();
-      const std::int64_t out = std::int64_t{options.width} << i;
+      const std::int64_t middle = std::int64_t{options.width} << i;
       for (int b = 0; b < blocks[i]; ++b) {
-        layer->add(std::to_string(b), std::make_shared<BasicBlock>(in, out, b == 0 && i > 0 ? 2 : 1, options));
-        in = out;
+        const int stride = b == 0 && i > 0 ? 2 : 1;
+        nn::ModulePtr block;
+        if (resnet_expansion(options.depth) == 1) {
+          block = std::make_shared<BasicBlock>(in, middle, stride, options);
+        } else {
+          block = std::make_shared<Bottleneck>(in, middle, stride, options);
+        }
+        layer->add(std::to_string(b), std::move(block));
+        in = middle * resnet_expansion(options.depth);
       }
       layers_.push_back(std::move(layer));
     }
