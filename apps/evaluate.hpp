@@ -117,12 +117,13 @@ inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& da
   const CocoAp coco = coco_ap(truth, found, classes);
   result.map = std::isnan(eleven_point.mean) ? 0.0 : eleven_point.mean;
   result.table = detail::table(eleven_point, area, coco, data.classes);
+  const Interval interval = voc_interval(truth, found, classes, {0.5, true});
+  result.table += message("  VOC07 mean over other choices of images, 95 %: ", detail::score_text(interval.low), " to ",
+                          detail::score_text(interval.high), "\n");
   result.curves = curves_csv(eleven_point, data.classes);
-  result.values = {{"map_voc07", eleven_point.mean},
-                   {"map_area", area.mean},
-                   {"coco_ap", coco.mean.ap},
-                   {"coco_ap50", coco.mean.ap50},
-                   {"coco_ap75", coco.mean.ap75}};
+  result.values = {{"map_voc07", eleven_point.mean}, {"map_area", area.mean},       {"coco_ap", coco.mean.ap},
+                   {"coco_ap50", coco.mean.ap50},    {"coco_ap75", coco.mean.ap75}, {"map_voc07_low", interval.low},
+                   {"map_voc07_high", interval.high}};
   JsonWriter json;
   json.begin_object();
   for (const auto& [name, value] : result.values) json.field(name, value);

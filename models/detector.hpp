@@ -137,7 +137,10 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   return options;
 }
 
-// The rules by which the heads may begin. Throws Error for a name that is none.
+// The rules by which the heads may begin: he: hidden layers by He's variance (He et al., "Delving Deep into Rectifiers", 2015),
+// predictors normal(0.01); paper: the same with normal(0.001) for boxes (Fast R-CNN, section 3.1); pytorch: the box head as
+// torchvision's, uniform in +-1 / sqrt(inputs), biases too. The RPN begins at normal(0.01) in all of them. Throws Error for a
+// name that is none.
 inline HeadInit head_init(const std::string& rule) {
   HeadInit init;
   if (rule == "he") return init;
@@ -147,19 +150,6 @@ inline HeadInit head_init(const std::string& rule) {
   }
   if (rule == "pytorch") {
     init.hidden = init.cls_score = init.bbox_pred = nn::Init::pytorch();
-    return init;
-  }
-  // EXPERIMENT
-  if (rule == "old") {
-    init.hidden = {};
-    return init;
-  }
-  if (rule == "he-rpn") {
-    init.rpn_conv = nn::Init::he();
-    return init;
-  }
-  if (rule == "he-pt") {
-    init.cls_score = init.bbox_pred = nn::Init::pytorch();
     return init;
   }
   fail("init '", rule, "': expected he, pytorch or paper");

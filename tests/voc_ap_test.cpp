@@ -3,6 +3,7 @@
 
 #include "catch.hpp"
 #include "scenes.hpp"
+#include "shrike/core/random.hpp"
 #include "shrike/eval/voc.hpp"
 
 using namespace shrike;
@@ -50,6 +51,41 @@ TEST_CASE("VOC average precision is the development kit's on random scenes") {
       }
     }
   }
+}
+
+TEST_CASE("weights of images are as many copies of them, and the interval lies around the measure") {
+  const Golden golden("eval_golden.txt");
+  Random random(8, RandomStream::test);
+  for (const auto& [name, classes, truth, as_found] : scenes(golden, false)) {
+    auto found = as_found;
+    for (auto& image : found) {
+      for (Detection& detection : image)
+        detection.score += random.uniform(0, 1e-3f);  // no ties, whose order copies would change
+    }
+    for (const bool eleven : {true, false}) {
+      const VocApOptions options{0.5, eleven};
+      std::vector<int> weights(truth.size());
+      std::vector<std::vector<Object>> more_truth;
+      std::vector<std::vector<Detection>> more_found;
+      for (std::size_t i = 0; i < truth.size(); ++i) {
+        weights[i] = static_cast<int>(random.below(4));
+        for (int k = 0; k < weights[i]; ++k) more_truth.push_back(truth[i]), more_found.push_back(found[i]);
+      }
+      const std::vector<int> once(truth.size(), 1);
+      const auto means = voc_means(truth, found, classes, {weights, once}, options);
+      const double expected = voc_ap(more_truth, more_found, classes, options).mean,
+                   plain = voc_ap(truth, found, classes, options).mean;
+      INFO(name << (eleven ? ", eleven points: " : ", area: ") << means[0] << " " << expected);
+      CHECK((means[0] == Approx(expected).epsilon(1e-12) || (std::isnan(means[0]) && std::isnan(expected))));
+      CHECK(means[1] == plain);
+      const Interval interval = voc_interval(truth, found, classes, options);
+      CHECK(interval.low <= plain);
+      CHECK(interval.high >= plain);
+      CHECK(interval.low < interval.high);
+    }
+  }
+  CHECK(std::isnan(voc_interval({{}}, {{}}, 3).low));
+  CHECK_THROWS_WITH(voc_means({{}}, {{}}, 3, {{1, 1}}), Catch::Contains("2 weights for 1 images"));
 }
 
 TEST_CASE("a second detection of an object is wrong, the first is the one of higher score") {

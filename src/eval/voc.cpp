@@ -1,9 +1,12 @@
 #include "shrike/eval/voc.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <utility>
 
 #include "inputs.hpp"
+#include "shrike/core/random.hpp"
 
 namespace shrike {
 namespace {
@@ -60,26 +63,54 @@ double area_ap(const VocClassAp& curve) {
   return area;
 }
 
-VocClassAp class_ap(std::int32_t label, const std::vector<ImageOfClass>& images, const VocApOptions& options) {
-  VocClassAp result;
-  result.label = label;
+// The detections of a class that count, by descending score, and its objects, each with its image.
+struct Judged {
+  struct Entry {
+    std::size_t image;
+    float score;
+    bool right;
+  };
+  std::vector<Entry> entries;
+  std::vector<std::pair<std::size_t, std::int64_t>> objects;
+  std::int64_t detections = 0;  // all of them
+};
+
+Judged judge(const std::vector<ImageOfClass>& images, const VocApOptions& options) {
+  Judged result;
   std::vector<Referee> referees;
   std::vector<std::pair<const Detection*, std::size_t>> order;
   for (const ImageOfClass& image : images) {
-    for (const Object* object : image.objects) result.objects += !set_aside(*object);
+    const auto objects =
+        std::count_if(image.objects.begin(), image.objects.end(), [](const Object* o) { return !set_aside(*o); });
+    result.objects.emplace_back(image.image, objects);
     for (const Detection* detection : image.detections) order.emplace_back(detection, referees.size());
     referees.push_back({&image, std::vector<bool>(image.objects.size())});
   }
   result.detections = static_cast<std::int64_t>(order.size());
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first->score > b.first->score; });
+  for (const auto& [detection, referee] : order) {
+    const Verdict verdict = referees[referee].judge(*detection, options.iou);
+    if (verdict == Verdict::not_counted) continue;
+    result.entries.push_back({referees[referee].image->image, detection->score, verdict == Verdict::right});
+  }
+  return result;
+}
+
+// The measure when every image stands there weights[image] times; once each without weights.
+VocClassAp class_ap(std::int32_t label, const Judged& judged, const VocApOptions& options, const std::vector<int>* weights) {
+  const auto times = [&](std::size_t image) { return std::int64_t{weights != nullptr ? (*weights)[image] : 1}; };
+  VocClassAp result;
+  result.label = label;
+  result.detections = judged.detections;
+  for (const auto& [image, objects] : judged.objects) result.objects += times(image) * objects;
   std::int64_t right = 0;
   std::int64_t counted = 0;
-  for (const auto& [detection, image] : order) {
-    const Verdict verdict = referees[image].judge(*detection, options.iou);
-    if (verdict == Verdict::not_counted) continue;
-    ++counted;
-    right += verdict == Verdict::right;
-    result.score.push_back(detection->score);
+  for (const Judged::Entry& entry : judged.entries) {
+    const std::int64_t n = times(entry.image);
+    if (n == 0) continue;
+    counted += n;
+    right += entry.right ? n : 0;
+    result.score.push_back(entry.score);
     result.precision.push_back(static_cast<double>(right) / static_cast<double>(counted));
     result.recall.push_back(result.objects > 0 ? static_cast<double>(right) / static_cast<double>(result.objects) : 0);
   }
@@ -91,25 +122,68 @@ VocClassAp class_ap(std::int32_t label, const std::vector<ImageOfClass>& images,
   return result;
 }
 
+// Over the classes that have objects.
+double mean_ap(const std::vector<VocClassAp>& classes) {
+  double sum = 0;
+  int counted = 0;
+  for (const VocClassAp& one : classes) {
+    if (one.objects == 0) continue;
+    sum += one.ap;
+    ++counted;
+  }
+  return counted > 0 ? sum / counted : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::vector<Judged> judge_all(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
+                              int num_classes, const VocApOptions& options) {
+  SHRIKE_CHECK(options.iou > 0 && options.iou <= 1, "voc_ap: iou ", options.iou, ", expected one in (0, 1]");
+  const auto classes = eval::by_class("voc_ap", truth, found, num_classes);
+  std::vector<Judged> result;
+  for (int label = 1; label < num_classes; ++label) result.push_back(judge(classes[static_cast<std::size_t>(label)], options));
+  return result;
+}
+
 }  // namespace
 
 VocAp voc_ap(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found, int num_classes,
              const VocApOptions& options) {
-  SHRIKE_CHECK(options.iou > 0 && options.iou <= 1, "voc_ap: iou ", options.iou, ", expected one in (0, 1]");
-  const auto classes = eval::by_class("voc_ap", truth, found, num_classes);
   VocAp result;
   result.options = options;
-  double sum = 0;
-  int counted = 0;
-  for (int label = 1; label < num_classes; ++label) {
-    result.classes.push_back(class_ap(label, classes[static_cast<std::size_t>(label)], options));
-    const VocClassAp& last = result.classes.back();
-    if (last.objects == 0) continue;
-    sum += last.ap;
-    ++counted;
+  for (const Judged& judged : judge_all(truth, found, num_classes, options)) {
+    result.classes.push_back(class_ap(static_cast<std::int32_t>(result.classes.size() + 1), judged, options, nullptr));
   }
-  result.mean = counted > 0 ? sum / counted : std::numeric_limits<double>::quiet_NaN();
+  result.mean = mean_ap(result.classes);
   return result;
+}
+
+std::vector<double> voc_means(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
+                              int num_classes, const std::vector<std::vector<int>>& weights, const VocApOptions& options) {
+  const std::vector<Judged> judged = judge_all(truth, found, num_classes, options);
+  std::vector<double> means;
+  for (const std::vector<int>& one : weights) {
+    SHRIKE_CHECK(one.size() == truth.size(), "voc_means: ", one.size(), " weights for ", truth.size(), " images");
+    std::vector<VocClassAp> classes;
+    for (const Judged& of : judged) classes.push_back(class_ap(0, of, options, &one));
+    means.push_back(mean_ap(classes));
+  }
+  return means;
+}
+
+Interval voc_interval(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
+                      int num_classes, const VocApOptions& options, int resamples) {
+  Random random(1, RandomStream::bootstrap);
+  const auto images = static_cast<std::uint32_t>(truth.size());
+  std::vector<std::vector<int>> weights;
+  for (int i = 0; i < resamples; ++i) {
+    std::vector<int>& one = weights.emplace_back(images);
+    for (std::uint32_t k = 0; k < images; ++k) ++one[random.below(images)];
+  }
+  std::vector<double> means = voc_means(truth, found, num_classes, weights, options);
+  std::erase_if(means, [](double mean) { return std::isnan(mean); });
+  if (means.empty()) return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  std::sort(means.begin(), means.end());
+  const auto at = [&](double share) { return means[static_cast<std::size_t>(share * static_cast<double>(means.size() - 1))]; };
+  return {at(0.025), at(0.975)};
 }
 
 std::string to_table(const VocAp& result, const std::vector<std::string>& names) {

@@ -55,6 +55,7 @@ enum class RandomStream : std::uint32_t {
   shapes,      // the built-in data set, by image
   split,       // re-splitting of a data set
   test,
+  bootstrap,  // images drawn for the interval of a measure
 };
 
 // Random numbers fixed by (seed, stream, index) alone, so that a run can go on from any iteration: nothing needs saving.

@@ -39,6 +39,19 @@ struct VocAp {
 VocAp voc_ap(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found, int num_classes,
              const VocApOptions& options = {});
 
+// The means of voc_ap() when image i stands there weights[k][i] times, for each k. Throws Error as voc_ap() does.
+std::vector<double> voc_means(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
+                              int num_classes, const std::vector<std::vector<int>>& weights, const VocApOptions& options = {});
+
+// Between which values 95 % of the means lie when as many images are drawn anew, with repetition: the percentile bootstrap
+// (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979). What it says of is the choice of the test images, not of
+// training. The same draws for every detector, so that two can be compared. NaN without objects.
+struct Interval {
+  double low = 0, high = 0;
+};
+Interval voc_interval(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
+                      int num_classes, const VocApOptions& options = {}, int resamples = 500);
+
 // An aligned table, one line per class and one for the mean; names[i] is that of label i + 1. A class without objects shows
 // "-" and is left out of the mean.
 std::string to_table(const VocAp& result, const std::vector<std::string>& names);
