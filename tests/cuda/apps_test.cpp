@@ -31,7 +31,10 @@ std::string said(const std::string& app, const std::string& arguments) {
 }  // namespace
 
 TEST_CASE("two trainings on the device give the same weights to the bit, and nearly the CPU's") {
-  const std::string cpu = train("cpu", ""), cuda = train("cuda", on_device), again = train("again", on_device);
+  // The start with the smaller gradients: rounding grows less over the steps.
+  const std::string small = "--init pytorch ";
+  const std::string cpu = train("cpu", small), cuda = train("cuda", small + on_device),
+                    again = train("again", small + on_device);
   CHECK((bytes(cuda + "/last.safetensors") == bytes(again + "/last.safetensors")));
 
   const TensorFile expected = load_safetensors(cpu + "/last.safetensors"), got = load_safetensors(cuda + "/last.safetensors");
@@ -49,7 +52,8 @@ TEST_CASE("two trainings on the device give the same weights to the bit, and nea
 
   const std::string images = workplace().data() + "/JPEGImages/000001.jpg " + workplace().data() + "/JPEGImages/000002.jpg ";
   const auto objects = [&](const std::string& more) {
-    const std::string text = said("detect_frcnn", checkpoint + images + "--score 0.0001 -o " + workplace().path("found") + more);
+    const std::string text =
+        said("detect_frcnn", checkpoint + images + "--score 0.0001 -o " + workplace().path("found") + more);
     CHECK_THAT(text, Catch::Matchers::Contains("in 2 images"));
     return text.substr(0, text.find(" objects"));
   };
