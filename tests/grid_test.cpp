@@ -16,7 +16,7 @@ namespace {
 DetectorConfig config_of(const std::string& backbone) {
   DetectorConfig config;
   config.backbone = backbone;
-  config.width = 4;
+  config.width = 1;
   config.head_width = 8;
   config.roi_size = 1;
   config.sampling_ratio = 1;
@@ -50,11 +50,12 @@ std::shared_ptr<FasterRcnn> looking_glass(const DetectorConfig& config) {
 // An image that holds offset + sign * (the coordinate of the pixel's centre), along x or y.
 Tensor ramp(int height, int width, bool along_x, float sign) {
   const Tensor image({1, height, width, 3});
+  float* to = image.data<float>();
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
       for (int c = 0; c < 3; ++c) {
         const auto at = static_cast<float>(along_x ? x : y) + 0.5f;
-        image.data<float>()[(y * width + x) * 3 + c] = offset + sign * at;
+        *to++ = offset + sign * at;
       }
     }
   }
@@ -82,6 +83,8 @@ void check_anchors(FasterRcnn& model, int height, int width, bool vgg) {
   for (const bool along_x : {false, true}) {
     const Tensors rising = model.forward({ramp(height, width, along_x, 1)}),
                   falling = model.forward({ramp(height, width, along_x, -1)});
+    float worst = 0;
+    std::int64_t where = 0, compared = 0;
     for (std::int64_t i = 0; i < rows * columns; ++i) {
       const float* const box = boxes.data<float>() + 4 * i;
       const bool clipped = box[2] - box[0] < 16 || box[3] - box[1] < 16;
@@ -90,19 +93,23 @@ void check_anchors(FasterRcnn& model, int height, int width, bool vgg) {
       if (clipped || beyond) continue;
       const float seen = (rising[0].data<float>()[i * channels] - falling[0].data<float>()[i * channels]) / 2;
       const float centre = along_x ? (box[0] + box[2]) / 2 : (box[1] + box[3]) / 2;
-      INFO("cell " << i / columns << ", " << i % columns << (along_x ? " along x" : " along y"));
-      REQUIRE(std::abs(centre - seen) < 0.75f);
+      if (std::abs(centre - seen) > worst) worst = std::abs(centre - seen), where = i;
+      ++compared;
     }
+    INFO("cell " << where / columns << ", " << where % columns << (along_x ? " along x" : " along y"));
+    CHECK(worst < 0.75f);
+    CHECK((compared > 40 || std::min(height, width) < 48));
   }
 }
 
 }  // namespace
 
 TEST_CASE("anchors lie where their cells look, whatever the image's sides") {
-  const DetectorConfig config = config_of(GENERATE("vgg11", "vgg16", "resnet18", "resnet50"));
+  const DetectorConfig config = config_of(GENERATE("vgg16", "resnet18", "resnet50"));
   INFO(config.backbone);
   const auto model = looking_glass(config);
-  for (int side = 200; side <= 260; ++side) check_anchors(*model, side, 460 - side, config.is_vgg());
+  // Heights of 200 to 230 and widths of 230 to 260.
+  for (int side = 200; side <= 230; ++side) check_anchors(*model, side, 460 - side, config.is_vgg());
   for (const auto& [height, width] : {std::pair{300, 473}, {600, 901}, {17, 1000}, {1333, 33}}) {
     check_anchors(*model, height, width, config.is_vgg());
   }
