@@ -36,9 +36,7 @@ void Conv2d::visit(Members& members) {
   members.parameter("bias", bias);
 }
 
-void Conv2d::reset(Random& random) {
-  init_.fill(weight, bias, weight.numel() / weight.size(0), random);
-}
+void Conv2d::reset(Random& random) { init_.fill(weight, bias, weight.numel() / weight.size(0), random); }
 
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_relu, Init init)
     : relu(with_relu), weight(zeros({out, in})), bias(zeros({out})), init_(init) {
@@ -51,9 +49,7 @@ void Linear::visit(Members& members) {
   members.parameter("bias", bias);
 }
 
-void Linear::reset(Random& random) {
-  init_.fill(weight, bias, weight.size(1), random);
-}
+void Linear::reset(Random& random) { init_.fill(weight, bias, weight.size(1), random); }
 
 BatchNorm::BatchNorm(std::int64_t channels, bool with_relu, bool is_frozen)
     : relu(with_relu),

@@ -26,8 +26,8 @@ struct Proposals {
 
 // objectness f32 [N], deltas f32 [N, 4] and anchors f32 [N, 4] of one feature map of one image: decode, clip to the image, take
 // the pre_nms best that are numbers, drop what is smaller than min_size, suppress, keep the post_nms best: torchvision's order
-// and the paper's. Ties go to the lower anchor. Nothing is read back to the host and no gradient is recorded. Throws Error on shapes, dtypes, devices or options that
-// do not fit.
+// and the paper's. Ties go to the lower anchor. Nothing is read back to the host and no gradient is recorded. Throws Error on
+// shapes, dtypes, devices or options that do not fit.
 Proposals proposals(const Tensor& objectness, const Tensor& deltas, const Tensor& anchors, std::int64_t image_height,
                     std::int64_t image_width, const ProposalOptions& options);
 

@@ -34,9 +34,9 @@ struct PrepareOptions {
 // A graph with fake-quantize nodes. It trains and runs like any module.
 //
 // Calibration: begin_calibration(), forward() of the images in evaluation mode, end_calibration(). Meanwhile nothing is
-// rounded. Training: forward() in training mode moves the observers, in evaluation mode never; from scales that were set without
-// calibration averages go on, while choices by histogram keep them. Weights are always rounded at
-// the scales that they have now.
+// rounded. Training: forward() in training mode moves the observers, in evaluation mode never; from scales that were set
+// without calibration averages go on, while choices by histogram keep them. Weights are always rounded at the scales that they
+// have now.
 class Prepared : public Graph {
  public:
   struct Activation {
