@@ -50,11 +50,12 @@ inline std::vector<std::pair<std::string, double>> distances(nn::Module& start, 
   return result;
 }
 
-// The model that a run of these settings begins with, on the host; `loaded` gets what there is to say about its weights.
-inline std::shared_ptr<models::FasterRcnn> start_of(const TrainConfig& config, std::string& loaded) {
+// The model that a run of these settings begins with, on the host. weights: the file that they name, or null without one;
+// `loaded` gets what there is to say about it.
+inline std::shared_ptr<models::FasterRcnn> start_of(const TrainConfig& config, const TensorFile* weights, std::string& loaded) {
   const auto model = models::make_detector(config.model, models::head_init(config.init));
   nn::initialize(*model, config.seed);
-  if (!config.weights.empty()) loaded = load_weights(config.weights, config.model, *model);
+  if (weights != nullptr) loaded = load_weights(*weights, config.model, *model);
   return model;
 }
 

@@ -1,6 +1,7 @@
 // train_frcnn: trains a Faster R-CNN, evaluates it after each epoch, and can be stopped and resumed at any moment.
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "apps/anchor_fit.hpp"
 #include "apps/moved.hpp"
@@ -91,11 +92,17 @@ void check_frozen(const TrainConfig& config) {
                "--frozen-stages 0 to train all");
 }
 
+std::optional<TensorFile> read_weights(const TrainConfig& config) {
+  return config.weights.empty() ? std::nullopt : std::optional(load_safetensors(config.weights));
+}
+
 // How far each part has come, in one line.
 void print_distances(const TrainConfig& config, models::FasterRcnn& model) {
   try {
     std::string text, loaded;
-    for (const auto& [part, distance] : distances(*start_of(config, loaded), model)) {
+    const auto weights = read_weights(config);
+    const auto start = start_of(config, weights ? &*weights : nullptr, loaded);
+    for (const auto& [part, distance] : distances(*start, model)) {
       char value[32];
       std::snprintf(value, sizeof value, "%.2g", distance);
       text += (text.empty() ? "" : ", ") + part + " " + value;
@@ -115,12 +122,14 @@ int train(Arguments arguments) {
                ": expected positive numbers");
   open_run(config.run, resume);
   check_frozen(config);
-  if (!config.weights.empty() && !resume) follow_weights(config.weights, config.model);
+  auto weights = resume ? std::nullopt : read_weights(config);
+  if (weights) follow_weights(*weights, config.model);
   const auto [train_set, test_set] = open_data(config);
   if (!resume) fit_anchors(train_set, config);
   write_config(config);
   std::string loaded;
-  const auto model = resume ? models::make_detector(config.model) : start_of(config, loaded);
+  const auto model = resume ? models::make_detector(config.model) : start_of(config, weights ? &*weights : nullptr, loaded);
+  weights.reset();
   if (!loaded.empty()) std::printf("%s\n", loaded.c_str());
   nn::to(*model, device);
   nn::Sgd optimizer(sgd_parameters(*model, config),

@@ -27,7 +27,7 @@ inline std::string detector_name(const std::string& name, const models::Detector
   return "backbone." + name;
 }
 
-// A convolution of VGG has a bias in torchvision beside batch norm, too. Ours has none: it is taken off the running mean.
+// torchvision's VGG has convolution biases beside batch norm, ours has none: they are folded into the running means.
 inline void fold_biases(TensorFile& file) {
   const std::string prefix = "backbone.";
   std::vector<std::string> folded;
@@ -47,14 +47,13 @@ inline void fold_biases(TensorFile& file) {
 }
 
 // Batch norm as a file of torchvision's weights has it. Says so where it was set otherwise.
-inline void follow_weights(const std::string& path, models::DetectorConfig& config) {
-  const TensorFile file = load_safetensors(path);
+inline void follow_weights(const TensorFile& file, models::DetectorConfig& config) {
   if (file.metadata.contains("format")) return;  // a checkpoint of ours
   const bool norm = std::any_of(file.tensors.begin(), file.tensors.end(),
                                 [](const auto& entry) { return entry.first.ends_with(".running_mean"); });
   if (norm == config.batch_norm) return;
   config.batch_norm = norm;
-  std::printf("%s: %s batch norm, so has the detector\n", path.c_str(), norm ? "has" : "has no");
+  std::printf("%s: %s batch norm, so has the detector\n", file.name.c_str(), norm ? "has" : "has no");
 }
 
 // Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the
@@ -92,12 +91,11 @@ inline std::string import_weights(const TensorFile& file, const models::Detector
 }
 
 // Starts a model from a file: a checkpoint of ours, or weights of torchvision's. The result says what was loaded, in one line.
-inline std::string load_weights(const std::string& path, const models::DetectorConfig& config, nn::Module& model) {
-  const TensorFile file = load_safetensors(path);
+inline std::string load_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
   if (file.metadata.contains("format")) {
     checkpoint_config(file);  // refuses what is not a checkpoint of a detector
     load_checkpoint(file, model, nullptr);
-    return message(path, ": all tensors of the checkpoint loaded");
+    return message(file.name, ": all tensors of the checkpoint loaded");
   }
   return import_weights(file, config, model);
 }

@@ -166,18 +166,21 @@ inline Tensor FasterRcnn::padded(const Tensor& images) const {
 }
 
 inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, const Tensor& images) {
-  SHRIKE_CHECK(maps.size() == 1, "proposals come from one feature map, not from ", maps.size());
-  const Tensor& map = maps[0];
-  const Tensors head = rpn_head_->forward({map});
   const bool quotient = options_.stride == 0;
-  const std::int64_t stride_y = quotient ? images.size(1) / map.size(1) : options_.stride;
-  const std::int64_t stride_x = quotient ? images.size(2) / map.size(2) : options_.stride;
-  const auto cells = [](std::int64_t pixels, std::int64_t stride) { return (pixels + stride - 1) / stride; };
-  SHRIKE_CHECK(quotient || (map.size(1) == cells(images.size(1), stride_y) && map.size(2) == cells(images.size(2), stride_x)),
-               "a feature map of ", map.size(1), "x", map.size(2), " cells for images of ", images.size(1), "x", images.size(2),
-               " pixels: expected one cell for each ", options_.stride, " pixels; FasterRcnnOptions::stride is the backbone's");
-  return {{head[0], head[1], stride_y, stride_x,
-           anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()), quotient}};
+  const auto cells = [&](std::int64_t pixels) { return (pixels + options_.stride - 1) / options_.stride; };
+  std::vector<Level> levels;
+  for (const Tensor& map : maps) {
+    SHRIKE_CHECK(quotient || (map.size(1) == cells(images.size(1)) && map.size(2) == cells(images.size(2))),
+                 "a feature map of ", map.size(1), "x", map.size(2), " cells for images of ", images.size(1), "x",
+                 images.size(2), " pixels: expected one cell for each ", options_.stride,
+                 " pixels; FasterRcnnOptions::stride is the backbone's");
+    const Tensors head = rpn_head_->forward({map});
+    const std::int64_t stride_y = quotient ? images.size(1) / map.size(1) : options_.stride;
+    const std::int64_t stride_x = quotient ? images.size(2) / map.size(2) : options_.stride;
+    levels.push_back({head[0], head[1], stride_y, stride_x,
+                      anchors(options_.anchors, stride_y, stride_x, map.size(1), map.size(2), map.device()), quotient});
+  }
+  return levels;
 }
 
 // The anchors of the cells that show something of an image. Those over padding take no part.

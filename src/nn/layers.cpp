@@ -1,28 +1,23 @@
 #include "shrike/nn/layers.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace shrike::nn {
 
 void Init::fill(const Tensor& weight, const Tensor& bias, std::int64_t fan_in, Random& random) const {
-  const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
-  const auto fill_uniform = [&](const Tensor& to) {
+  const auto fill_with = [](const Tensor& to, const auto& draw) {
     const Tensor host(to.shape());
-    float* w = host.data<float>();
-    for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = random.uniform(-bound, bound);
+    std::generate_n(host.data<float>(), host.numel(), draw);
     to.copy_from(host);
   };
-  if (kind == Kind::uniform) {
-    fill_uniform(weight);
-  } else {
-    const Tensor host(weight.shape());
-    float* w = host.data<float>();
-    const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
-    for (std::int64_t i = 0; i < host.numel(); ++i) w[i] = deviation * random.normal();
-    weight.copy_from(host);
-  }
+  const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
+  const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
+  const auto uniform = [&] { return random.uniform(-bound, bound); };
+  const auto normal = [&] { return deviation * random.normal(); };
+  kind == Kind::uniform ? fill_with(weight, uniform) : fill_with(weight, normal);
   if (!bias.defined()) return;
-  biases ? fill_uniform(bias) : bias.zero();
+  biases ? fill_with(bias, uniform) : bias.zero();
 }
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, int kernel, const Conv2dOptions& conv_options, bool with_bias, Init init)
