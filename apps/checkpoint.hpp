@@ -42,8 +42,8 @@ inline void write_settings(TensorFile& file, TrainConfig config) {
 // One line about a checkpoint from before padding, which keeps to the anchors that it was trained with.
 inline void note_old_grid(const TensorFile& file) {
   if (file.metadata.contains("model.grid")) return;
-  std::fprintf(stderr, "%s: of version 0.1: anchors lie as they did when it was trained (--grid quotient, images not padded)\n",
-               file.name.c_str());
+  std::printf("%s: of version 0.1: anchors lie as they did when it was trained (--grid quotient, images not padded)\n",
+              file.name.c_str());
 }
 
 // The settings in a file's metadata.

@@ -40,7 +40,6 @@ struct LoadedDetector {
 // The detector in a checkpoint or a quantized file, on the host. Throws Error naming the file and what is wrong with it.
 inline LoadedDetector load_detector(const TensorFile& file) {
   LoadedDetector result;
-  note_old_grid(file);
   if (is_quantized(file)) {
     const std::string& format = file.metadata.at("format");
     int version = 0;
@@ -55,6 +54,7 @@ inline LoadedDetector load_detector(const TensorFile& file) {
     load_checkpoint(file, *result.model, nullptr);
   }
   nn::train(*result.model, false);
+  note_old_grid(file);
   return result;
 }
 
