@@ -1,7 +1,9 @@
 // Checkpoints: safetensors files with the model under its names, the optimiser's momentum under "momentum.NAME", and the
-// settings and the progress in the metadata.
+// settings and the progress in the metadata. Where weights are averaged (--ema), the model's names hold the averages and
+// "raw.NAME" what training goes on from.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
@@ -9,6 +11,7 @@
 #include "apps/train_config.hpp"
 #include "shrike/io/safetensors.hpp"
 #include "shrike/io/weights.hpp"
+#include "shrike/nn/ema.hpp"
 #include "shrike/nn/optim.hpp"
 
 namespace shrike::apps {
@@ -54,6 +57,7 @@ inline TrainConfig read_settings(const TensorFile& file) {
   if (metadata.contains("train.seed")) metadata.try_emplace("train.split-seed", metadata.at("train.seed"));
   metadata.try_emplace("train.anchors", config.anchors);
   metadata.try_emplace("train.init", config.init);
+  metadata.try_emplace("train.ema", "0");
   metadata.try_emplace("model.grid", "quotient");
   metadata.try_emplace("train.provider", config.device.provider);
   metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
@@ -66,12 +70,19 @@ inline TrainConfig read_settings(const TensorFile& file) {
   return config;
 }
 
-// Writes a checkpoint atomically: after any failure the old one is still there. `optimizer` may be null, for weights only.
-inline void save_checkpoint(const std::string& path, nn::Module& model, const nn::Sgd* optimizer, TrainConfig config,
-                            Progress progress) {
+// Writes a checkpoint atomically: after any failure the old one is still there. `optimizer` may be null, for weights only, and
+// `ema`, where weights are not averaged.
+inline void save_checkpoint(const std::string& path, nn::Module& model, const nn::Sgd* optimizer, const nn::Ema* ema,
+                            TrainConfig config, Progress progress) {
   config.run.clear();  // a run folder may be moved
   TensorFile file;
   for (const auto& [name, tensor] : nn::named_state(model)) file.tensors[name] = tensor;
+  if (ema != nullptr) {
+    for (const auto& [name, tensor] : ema->averages()) {
+      file.tensors["raw." + name] = file.tensors.at(name);
+      file.tensors[name] = tensor;
+    }
+  }
   if (optimizer != nullptr) {
     for (const auto& [name, tensor] : optimizer->state()) file.tensors["momentum." + name] = tensor;
   }
@@ -98,16 +109,25 @@ inline Progress checkpoint_progress(const TensorFile& file) {
   return progress;
 }
 
-// Copies a checkpoint's tensors into the model and, unless it is null, the optimiser. Momentum is passed over without an
-// optimiser. Throws Error naming the file and tensor when one is missing, of another shape, not finite, or too many; nothing is
-// changed then.
-inline void load_checkpoint(const TensorFile& file, nn::Module& model, const nn::Sgd* optimizer) {
+// Copies a checkpoint's tensors into the model and, unless they are null, the optimiser and the averages. Without an optimiser
+// the model takes the averages, and what only training needs is passed over. Throws Error naming the file and tensor when one
+// is missing, of another shape, not finite, or too many; nothing is changed then.
+inline void load_checkpoint(const TensorFile& file, nn::Module& model, const nn::Sgd* optimizer = nullptr,
+                            const nn::Ema* ema = nullptr) {
   NamedTensors targets = nn::named_state(model);
   TensorFile wanted = file;
   if (optimizer != nullptr) {
     for (const auto& [name, tensor] : optimizer->state()) targets.emplace_back("momentum." + name, tensor);
+    if (ema != nullptr) {
+      for (const auto& [name, tensor] : ema->averages()) {
+        const auto raw = std::find_if(targets.begin(), targets.end(), [&](const auto& entry) { return entry.first == name; });
+        raw->first = "raw." + name;
+        targets.emplace_back(name, tensor);
+      }
+    }
   } else {
-    std::erase_if(wanted.tensors, [](const auto& entry) { return entry.first.starts_with("momentum."); });
+    std::erase_if(wanted.tensors,
+                  [](const auto& entry) { return entry.first.starts_with("momentum.") || entry.first.starts_with("raw."); });
   }
   WeightOptions options;
   options.layout = WeightLayout::shrike;

@@ -31,6 +31,7 @@ TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   config.lr = a.lr >= 0 ? a.lr : trained.lr / 10;
   config.warmup = trained.warmup / 10;
   config.eval_every = 0;
+  config.ema = 0;  // scales that are learned or follow ranges belong to the weights of their step
   return config;
 }
 

@@ -51,7 +51,7 @@ inline LoadedDetector load_detector(const TensorFile& file) {
   } else {
     result.config = checkpoint_config(file);
     result.model = models::make_detector(result.config.model);
-    load_checkpoint(file, *result.model, nullptr);
+    load_checkpoint(file, *result.model);
   }
   nn::train(*result.model, false);
   note_old_grid(file);

@@ -38,6 +38,7 @@ struct TrainConfig {
   double bias_lr = 1;
   bool bias_decay = true;
   double clip_norm = 10;
+  double ema = 0;
   double flip = 0.5;
   double jitter = 0;
 
@@ -75,6 +76,8 @@ struct TrainConfig {
     v("bias-lr", bias_lr, "learning rate of biases, times the others'");
     v("bias-decay", bias_decay, "weight decay for biases and batch norm too");
     v("clip-norm", clip_norm, "longest gradient of a step; 0 for no limit");
+    v("ema", ema,
+      "decay of a moving average of the weights over steps, which is what is evaluated and kept as the detector; 0 for none");
     v("flip", flip, "probability of a horizontal flip");
     v("jitter", jitter, "strength of random changes of brightness, contrast, saturation and hue, 0 to 1");
     v("eval-every", eval_every, "epochs between evaluations; 0 for only at the end");

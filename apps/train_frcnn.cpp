@@ -134,10 +134,13 @@ int train(Arguments arguments) {
   nn::to(*model, device);
   nn::Sgd optimizer(sgd_parameters(*model, config),
                     nn::SgdOptions{static_cast<float>(config.momentum), static_cast<float>(config.clip_norm)});
+  std::optional<nn::Ema> ema;
+  if (config.ema != 0) ema.emplace(*model, config.ema);
+  nn::Ema* const average = ema ? &*ema : nullptr;
   Progress progress;
   if (resume) {
     const TensorFile file = load_safetensors(last_checkpoint(config.run));
-    load_checkpoint(file, *model, &optimizer);
+    load_checkpoint(file, *model, &optimizer, average);
     progress = checkpoint_progress(file);
   }
   std::int64_t parameters = 0;
@@ -146,8 +149,9 @@ int train(Arguments arguments) {
               static_cast<double>(parameters) * 1e-6, num_threads(), config.run.c_str());
 
   Trainer trainer(config, device, *model, optimizer, train_set, test_set, progress);
-  trainer.save = [&] { save_checkpoint(last_checkpoint(config.run), *model, &optimizer, config, progress); };
-  trainer.save_best = [&] { save_checkpoint(config.run + "/best.safetensors", *model, nullptr, config, progress); };
+  trainer.ema = average;
+  trainer.save = [&] { save_checkpoint(last_checkpoint(config.run), *model, &optimizer, average, config, progress); };
+  trainer.save_best = [&] { save_checkpoint(config.run + "/best.safetensors", *model, nullptr, nullptr, config, progress); };
   if (progress.step > 0) {
     std::printf("resuming after step %lld of %lld\n", static_cast<long long>(progress.step),
                 static_cast<long long>(trainer.total_steps()));

@@ -55,9 +55,11 @@ class Trainer {
         progress_(progress),
         line_(config.log_every) {}
 
+  // Follows the weights, and is what is evaluated; null for none.
+  nn::Ema* ema = nullptr;
   // Called every save_every steps and after each epoch and evaluation.
   std::function<void()> save;
-  // Called after an evaluation that beat all before.
+  // Called after an evaluation that beat all before, with the model as it was evaluated.
   std::function<void()> save_best;
 
   // From progress.step to the last step; `resume` goes on with the logs that are there. False when a signal stopped it. Throws
@@ -197,6 +199,7 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
     fail("step ", progress_.step + 1, ": ", error.what(), " on the image(s) ", ids);
   }
   ++progress_.step;
+  if (ema != nullptr) ema->update(progress_.step);
   const bool epoch_done = progress_.step % steps_per_epoch() == 0;
   const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
   progress_.evaluation_due = epoch_done && wanted && !test_set_.samples.empty();
@@ -234,6 +237,7 @@ inline void Trainer::log(const std::string& kind, const std::vector<std::pair<st
 }
 
 inline void Trainer::evaluate(std::int64_t epoch) {
+  const nn::Averaged averaged(ema);
   const Evaluation result = evaluate_detector(
       model_, test_set_, loader_options(config_, false), device_,
       [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });

@@ -94,7 +94,7 @@ inline std::string import_weights(const TensorFile& file, const models::Detector
 inline std::string load_weights(const TensorFile& file, const models::DetectorConfig& config, nn::Module& model) {
   if (file.metadata.contains("format")) {
     checkpoint_config(file);  // refuses what is not a checkpoint of a detector
-    load_checkpoint(file, model, nullptr);
+    load_checkpoint(file, model);
     return message(file.name, ": all tensors of the checkpoint loaded");
   }
   return import_weights(file, config, model);

@@ -9,7 +9,8 @@
   alone-1     one thread
   busy-1      beside one busy loop
   busy-all    beside one busy loop on each processor, pinned to it
-  quota       in a control group with a quota of one CPU
+  quota       in a control group with a quota of one CPU, threads as a program chooses there without being told; peers have all
+  quota-all   the same with --threads threads
   quota-1     the same with one thread
 
 Conditions and programs take turns, each in a process of its own; a cell is the median over the rounds and, in brackets, its
@@ -36,7 +37,7 @@ SHAPES = ["--height", "192", "--image-width", "256", "--backbone", "vgg11", "--w
 # name -> arguments of detector_bench, and the runs of a process
 CASES = {"infer": (["infer", *RESNET18], 20), "step-resnet18": (["step", *RESNET18], 10),
          "step-shapes": (["step", *SHAPES], 30)}
-CONDITIONS = ["alone", "alone-1", "busy-1", "busy-all", "quota", "quota-1"]
+CONDITIONS = ["alone", "alone-1", "busy-1", "busy-all", "quota", "quota-all", "quota-1"]
 
 
 def spin(seconds, parent):
@@ -206,6 +207,8 @@ def measure(a, programs, group):
                 try:
                     with busy_loops(loops, condition == "busy-all", a.limit):
                         threads = 1 if condition in ("alone-1", "quota-1") else a.threads
+                        if condition == "quota" and isinstance(program, Ours):
+                            threads = 0  # its own choice
                         times.setdefault(at, []).append(program.milliseconds(threads, a.limit - 1, group if quota else None))
                     print(f"  {round_ + 1}: {condition}: {program.name}: {times[at][-1]:.1f} ms", file=sys.stderr, flush=True)
                 except (RuntimeError, OSError, ValueError, KeyError) as error:

@@ -1,7 +1,10 @@
 // SGD against its definition in double, and the learning-rate schedules.
 #include <cmath>
+#include <map>
 
 #include "catch.hpp"
+#include "shrike/nn/ema.hpp"
+#include "shrike/nn/layers.hpp"
 #include "shrike/nn/optim.hpp"
 
 using namespace shrike;
@@ -105,4 +108,55 @@ TEST_CASE("learning-rate schedules") {
   CHECK(schedule.at(100) == Approx(0.0f).margin(1e-7));
   schedule.kind = Schedule::Kind::constant;
   CHECK(schedule.at(99) == 0.8f);
+}
+
+TEST_CASE("averages of weights and buffers follow their definition, and change places with the model's") {
+  Sequential model;
+  model.add("fc", std::make_shared<nn::Linear>(70, 501));  // more than one chunk of 2^15
+  model.add("norm", std::make_shared<nn::BatchNorm>(501));
+  model.add("frozen", std::make_shared<nn::Linear>(501, 3));
+  initialize(model, 5);
+  for (auto& [name, tensor] : named_parameters(model)) {
+    if (name.starts_with("frozen")) tensor.set_requires_grad(false);
+  }
+  constexpr double decay = 0.6;  // reached by (1 + step) / (10 + step) at step 13
+  Ema ema(model, decay);
+  REQUIRE(ema.averages().size() == 6);
+  std::vector<std::vector<double>> expected;
+  for (const auto& [name, average] : ema.averages()) {
+    CHECK_FALSE(name.starts_with("frozen"));
+    const auto values = average.to_vector<float>();
+    expected.emplace_back(values.begin(), values.end());
+  }
+  Random random(31, RandomStream::test);
+  std::map<std::string, std::vector<float>> weights;
+  for (int step = 1; step <= 20; ++step) {
+    for (auto& [name, tensor] : named_state(model)) {
+      for (std::int64_t i = 0; i < tensor.numel() && !name.starts_with("frozen"); ++i)
+        tensor.data<float>()[i] = random.normal();
+      weights[name] = tensor.to_vector<float>();
+    }
+    ema.update(step);
+    const double keep = std::min(decay, (1.0 + step) / (10.0 + step));
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+      const auto& values = weights.at(ema.averages()[k].first);
+      for (std::size_t i = 0; i < values.size(); ++i)
+        expected[k][i] = keep * expected[k][i] + (1 - keep) * static_cast<double>(values[i]);
+    }
+  }
+  const auto check = [&](const Tensor& tensor, std::size_t k) {
+    const auto values = tensor.to_vector<float>();
+    REQUIRE(values.size() == expected[k].size());
+    for (std::size_t i = 0; i < values.size(); ++i) REQUIRE(values[i] == Approx(expected[k][i]).margin(2e-6));
+  };
+  for (std::size_t k = 0; k < expected.size(); ++k) check(ema.averages()[k].second, k);
+  {
+    const Averaged averaged(&ema);
+    std::map<std::string, Tensor> state;
+    for (const auto& [name, tensor] : named_state(model)) state[name] = tensor;
+    for (std::size_t k = 0; k < expected.size(); ++k) check(state.at(ema.averages()[k].first), k);
+  }
+  for (const auto& [name, tensor] : named_state(model)) CHECK(tensor.to_vector<float>() == weights.at(name));
+  CHECK_THROWS_WITH(Ema(model, 1.0), Catch::Matchers::Contains("expected 0 or more and less than 1"));
+  CHECK_THROWS_WITH(Ema(model, -0.1), Catch::Matchers::Contains("expected 0 or more and less than 1"));
 }

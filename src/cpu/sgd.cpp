@@ -25,6 +25,17 @@ void sgd_step(Cpu, const SgdSlice* slices, std::size_t count, float momentum, fl
   }
 }
 
+void moving_average_step(Cpu, const SgdSlice* slices, std::size_t count) {
+  for (std::size_t s = 0; s < count; ++s) {
+    const SgdSlice slice = slices[s];
+    parallel_for(slice.n, 1 << 15, [=](std::int64_t begin, std::int64_t end) {
+      float* __restrict average = slice.weight;
+      const float* __restrict value = slice.grad;
+      for (std::int64_t i = begin; i < end; ++i) average[i] += slice.lr * (value[i] - average[i]);
+    });
+  }
+}
+
 // Blocks of fixed size are summed in eight lanes each, then one after another: the order does not depend on the threads.
 void gradient_norm(Cpu, const SgdSlice* slices, std::size_t count, const float* loss, float* norm) {
   constexpr std::int64_t block = 1 << 16;

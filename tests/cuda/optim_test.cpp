@@ -48,6 +48,27 @@ TEST_CASE("SGD on the device is the CPU's, for few and many parameters") {
   }
 }
 
+TEST_CASE("moving averages on the device are the CPU's, to the bit") {
+  for (const int tensors : {3, 65}) {
+    Random random(13, RandomStream::test);
+    std::vector<SgdSlice> on_cpu, on_device;
+    Tensors averages, held;
+    for (int t = 0; t < tensors; ++t) {
+      const std::int64_t n = t == 0 ? 9001 : t == 1 ? 0 : 1 + t % 7;
+      const Tensor average = reference::random_tensor({n}, random), value = reference::random_tensor({n}, random);
+      const Tensor device_average = average.to(Device::cuda), device_value = value.to(Device::cuda);
+      on_cpu.push_back({average.data<float>(), value.data<float>(), nullptr, n, 0.25f, 0});
+      on_device.push_back({device_average.data<float>(), device_value.data<float>(), nullptr, n, 0.25f, 0});
+      averages.insert(averages.end(), {average, device_average});
+      held.insert(held.end(), {value, device_value});
+    }
+    kernels::moving_average_step(Cpu{}, on_cpu.data(), on_cpu.size());
+    kernels::moving_average_step(Cuda{}, on_device.data(), on_device.size());
+    // A power of two as the rate: rounds alike with and without a fused multiply-add.
+    for (std::size_t i = 0; i < averages.size(); i += 2) REQUIRE(same_bits(averages[i], averages[i + 1]));
+  }
+}
+
 TEST_CASE("on the device a gradient or a loss that is not finite changes nothing") {
   for (const auto& [bad, loss] : {std::pair{NAN, 1.0f}, {INFINITY, 1.0f}, {1.0f, NAN}, {1.0f, INFINITY}}) {
     const Tensors expected = train(Device::cpu, 5, 0, bad, loss), got = train(Device::cuda, 5, 0, bad, loss);

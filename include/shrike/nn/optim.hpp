@@ -26,6 +26,9 @@ SHRIKE_KERNEL(gradient_norm, const SgdSlice* slices, std::size_t count, const fl
 // w; w -= lr * m;  for every slice. Does nothing where norm[0] is not finite. `slices` is in host memory, what it points to and
 // norm [1] are in the device's.
 SHRIKE_KERNEL(sgd_step, const SgdSlice* slices, std::size_t count, float momentum, float clip_norm, const float* norm);
+// weight += lr * (grad - weight) for every slice: a moving average of the values that `grad` points to. `slices` is in host
+// memory; `momentum` is not used.
+SHRIKE_KERNEL(moving_average_step, const SgdSlice* slices, std::size_t count);
 }  // namespace kernels
 
 namespace nn {
