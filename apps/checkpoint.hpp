@@ -59,6 +59,8 @@ inline TrainConfig read_settings(const TensorFile& file) {
   metadata.try_emplace("train.init", config.init);
   metadata.try_emplace("train.ema", "0");
   metadata.try_emplace("model.grid", "quotient");
+  metadata.try_emplace("model.norm", "auto");
+  metadata.try_emplace("model.head", "fc");
   metadata.try_emplace("train.provider", config.device.provider);
   metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
   metadata.try_emplace("train.cuda-graphs", TextWriter::print(config.device.graphs));

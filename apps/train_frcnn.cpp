@@ -124,6 +124,7 @@ int train(Arguments arguments) {
   check_frozen(config);
   auto weights = resume ? std::nullopt : read_weights(config);
   if (weights) follow_weights(*weights, config.model);
+  if (!resume) settle_norm(weights.has_value(), config.model);
   const auto [train_set, test_set] = open_data(config);
   if (!resume) fit_anchors(train_set, config);
   write_config(config);

@@ -11,16 +11,17 @@
 
 namespace shrike::apps {
 
+// Where a ResNet's layer4 is in a detector with head res5.
+inline constexpr const char* layer4_prefix = "roi_heads.box_head.layer4.";
+
 // The name in a detector of a tensor of torchvision's: of a whole detector, of a classifier (VGG's features and fc6, fc7), or
-// of a backbone alone. Empty for what a detector has no use for (the classifier's last layer, ResNet's layer4).
+// of a backbone alone. Empty for what a detector has no use for (the classifier's last layer; ResNet's layer4 with head fc).
 inline std::string detector_name(const std::string& name, const models::DetectorConfig& config) {
   if (name.starts_with("backbone.") || name.starts_with("rpn.") || name.starts_with("roi_heads.")) {
     return name.starts_with("backbone.body.") ? "backbone." + name.substr(14) : name;
   }
-  if (name.ends_with("num_batches_tracked") || name.starts_with("fc.") || name.starts_with("layer4.") ||
-      name.starts_with("classifier.6.")) {
-    return "";
-  }
+  if (name.ends_with("num_batches_tracked") || name.starts_with("fc.") || name.starts_with("classifier.6.")) return "";
+  if (name.starts_with("layer4.")) return config.head == "res5" ? layer4_prefix + name.substr(7) : "";
   if (name.starts_with("features.")) return "backbone." + name.substr(9);
   if (name.starts_with("classifier.0.")) return config.is_vgg() ? "roi_heads.box_head.fc6." + name.substr(13) : "";
   if (name.starts_with("classifier.3.")) return config.is_vgg() ? "roi_heads.box_head.fc7." + name.substr(13) : "";
@@ -56,6 +57,12 @@ inline void follow_weights(const TensorFile& file, models::DetectorConfig& confi
   std::printf("%s: %s batch norm, so has the detector\n", file.name.c_str(), norm ? "has" : "has no");
 }
 
+// Decides what norm auto means: batch norm is frozen in a ResNet that starts from weights, whose statistics it has, and live
+// otherwise.
+inline void settle_norm(bool from_weights, models::DetectorConfig& config) {
+  if (config.norm == "auto" && config.batch_norm) config.norm = from_weights && !config.is_vgg() ? "frozen" : "live";
+}
+
 // Copies weights of torchvision's names and layout (OIHW; fc6 after a flatten of C, H, W) into the model. A file without the
 // heads leaves them as they are. The result says what was loaded, in one line. Throws Error when a backbone tensor is missing,
 // or any tensor has another shape, is not finite, or belongs nowhere.
@@ -72,16 +79,20 @@ inline std::string import_weights(const TensorFile& file, const models::Detector
     }
   }
   if (config.batch_norm && config.is_vgg()) fold_biases(renamed);
-  const bool whole = std::any_of(renamed.tensors.begin(), renamed.tensors.end(),
-                                 [](const auto& entry) { return entry.first.starts_with("rpn."); });
+  const auto has = [&](const char* prefix) {
+    return std::any_of(renamed.tensors.begin(), renamed.tensors.end(),
+                       [&](const auto& entry) { return entry.first.starts_with(prefix); });
+  };
+  const bool whole = has("rpn."), layer4 = has(layer4_prefix);
   NamedTensors targets;
   for (auto& [name, tensor] : nn::named_state(model)) {
-    if (whole || name.starts_with("backbone.") || renamed.tensors.contains(name)) targets.emplace_back(name, tensor);
+    const bool needed = whole || name.starts_with("backbone.") || (layer4 && name.starts_with(layer4_prefix));
+    if (needed || renamed.tensors.contains(name)) targets.emplace_back(name, tensor);
   }
   WeightOptions options;
   options.layout = WeightLayout::torchvision;
-  if (whole || renamed.tensors.contains("roi_heads.box_head.fc6.weight")) {
-    options.flatten["roi_heads.box_head.fc6.weight"] = {config.channels(), config.roi_size, config.roi_size};
+  if (config.head == "fc" && (whole || renamed.tensors.contains("roi_heads.box_head.fc6.weight"))) {
+    options.flatten["roi_heads.box_head.fc6.weight"] = {config.channels(), config.pooled_size(), config.pooled_size()};
   }
   load_named(renamed, targets, options);
   std::string text =

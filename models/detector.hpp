@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/faster_rcnn.hpp"
+#include "models/res5_head.hpp"
 #include "models/resnet.hpp"
 #include "models/vgg.hpp"
 #include "shrike/data/image.hpp"
@@ -19,12 +20,14 @@ struct DetectorConfig {
   std::string backbone = "vgg16";
   int width = 64;
   bool batch_norm = false;
+  std::string norm = "auto";
   int frozen_stages = 0;
+  std::string head = "fc";
   int head_width = 0;
   double dropout = 0;
   std::string grid = "backbone";
   std::string roi = "align";
-  int roi_size = 7;
+  int roi_size = 0;
   int sampling_ratio = 2;
   std::vector<float> anchor_sizes = {128, 256, 512};
   std::vector<float> anchor_ratios = {0.5f, 1, 2};
@@ -52,7 +55,11 @@ struct DetectorConfig {
     v("backbone", backbone, "vgg11, vgg13, vgg16, resnet18, resnet34, resnet50 or resnet101");
     v("width", width, "channels of the first stage; 64 is the published network");
     v("batch-norm", batch_norm, "batch norm after each convolution; otherwise none (or folded in)");
-    v("frozen-stages", frozen_stages, "first stages that are not trained");
+    v("norm", norm,
+      "batch norm: live (learns, by the statistics of its batches), frozen (does not, by the running ones) or auto (live, but "
+      "frozen in a ResNet that starts from --weights); in frozen stages it is frozen");
+    v("frozen-stages", frozen_stages, "first stages that are not trained; of a ResNet conv1, layer1, ...");
+    v("head", head, "what sees a pooled region: fc (fc6 and fc7) or res5 (a ResNet's layer4, and the mean over its places)");
     v("head-width", head_width, "units of fc6 and fc7; 0 means 64 x width for VGG, 8 x width for ResNet");
     v("dropout", dropout, "probability of dropout after fc6 and fc7");
     v("grid", grid,
@@ -60,7 +67,7 @@ struct DetectorConfig {
       "corners) "
       "or quotient (strides of image / map, as in checkpoints of version 0.1)");
     v("roi", roi, "how regions are pooled: align or pool");
-    v("roi-size", roi_size, "height and width of a pooled region");
+    v("roi-size", roi_size, "height and width of a pooled region; 0 means 7, or 14 for head res5, which halves it");
     v("sampling-ratio", sampling_ratio, "samples per bin and side for roi align; 0 adapts to the region");
     v("anchor-sizes", anchor_sizes, "sides of the square anchors, in pixels of the resized image");
     v("anchor-ratios", anchor_ratios, "height : width of the anchors");
@@ -89,7 +96,16 @@ struct DetectorConfig {
   // 16, say, of vgg16. 0 without a number.
   int depth() const { return std::atoi(backbone.c_str() + std::min<std::size_t>(backbone.size(), is_vgg() ? 3 : 6)); }
   // Channels of the feature map.
-  std::int64_t channels() const { return width * (is_vgg() ? 8 : 4 * resnet_expansion(depth())); }
+  std::int64_t channels() const { return is_vgg() ? std::int64_t{8} * width : resnet_channels(depth(), width, 3); }
+  // Height and width of a pooled region.
+  int pooled_size() const { return roi_size != 0 ? roi_size : head == "res5" ? 14 : 7; }
+  // Whether batch norm is frozen in all stages. Throws Error where `norm` is no such setting.
+  bool frozen_norm() const {
+    SHRIKE_CHECK(norm == "auto" || norm == "live" || norm == "frozen", "norm '", norm, "': expected auto, live or frozen");
+    SHRIKE_CHECK(norm != "live" || batch_norm, "norm live: the detector has no batch norm; give --batch-norm, or --weights of ",
+                 "a network that has it");
+    return norm == "frozen" || (norm == "auto" && !is_vgg());
+  }
 };
 
 // Sets strides, the anchors' centres and RoIAlign's alignment.
@@ -129,8 +145,8 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   options.detections.score_threshold = static_cast<float>(config.score_threshold);
   options.detections.nms_threshold = static_cast<float>(config.nms_threshold);
   options.detections.max_detections = config.max_detections;
-  options.roi.height = config.roi_size;
-  options.roi.width = config.roi_size;
+  options.roi.height = config.pooled_size();
+  options.roi.width = config.pooled_size();
   options.roi.sampling_ratio = config.sampling_ratio;
   options.roi_align = config.roi == "align";
   set_grid(config, options);
@@ -155,6 +171,34 @@ inline HeadInit head_init(const std::string& rule) {
   fail("init '", rule, "': expected he, pytorch or paper");
 }
 
+inline ResnetOptions resnet_options(const DetectorConfig& config) {
+  ResnetOptions resnet;
+  resnet.depth = config.depth();
+  resnet.width = config.width;
+  resnet.batch_norm = config.batch_norm;
+  resnet.frozen_norm = config.frozen_norm();
+  resnet.frozen_stages = config.frozen_stages;
+  return resnet;
+}
+
+// The head that looks at pooled regions. Throws Error naming the setting that does not fit.
+inline nn::ModulePtr make_box_head(const DetectorConfig& config, const HeadInit& init) {
+  const auto classes = static_cast<std::int64_t>(config.classes.size()) + 1;
+  const std::int64_t side = config.pooled_size();
+  if (config.head == "fc") {
+    const std::int64_t head_width =
+        config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
+    return std::make_shared<BoxHead>(config.channels() * side * side, head_width, classes, config.dropout, init);
+  }
+  SHRIKE_CHECK(config.head == "res5", "head '", config.head, "': expected fc or res5");
+  SHRIKE_CHECK(!config.is_vgg(), "head res5 is a ResNet's last stage, which the backbone ", config.backbone,
+               " has not: expected --head fc");
+  SHRIKE_CHECK(config.head_width == 0 && config.dropout == 0, "head res5 has no fc6 and fc7: expected head-width 0 and ",
+               "dropout 0, not ", config.head_width, " and ", config.dropout);
+  SHRIKE_CHECK(side >= 1 && side <= 32, "roi-size ", side, ": expected 1 to 32 for head res5");
+  return std::make_shared<Res5Head>(resnet_options(config), classes, init);
+}
+
 // The network of a configuration, its parameters zero: see nn::initialize. Throws Error naming the setting that does not fit.
 inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, const HeadInit& init = {}) {
   SHRIKE_CHECK(config.width > 0, "width ", config.width, ": expected a positive number");
@@ -166,28 +210,20 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, c
     vgg.depth = config.depth();
     vgg.width = config.width;
     vgg.batch_norm = config.batch_norm;
+    vgg.frozen_norm = config.frozen_norm();
     vgg.frozen_stages = config.frozen_stages;
     backbone = vgg_features(vgg);
   } else if (config.backbone == "resnet18" || config.backbone == "resnet34" || config.backbone == "resnet50" ||
              config.backbone == "resnet101") {
-    ResnetOptions resnet;
-    resnet.depth = config.depth();
-    resnet.width = config.width;
-    resnet.batch_norm = config.batch_norm;
-    resnet.frozen_stages = config.frozen_stages;
-    backbone = std::make_shared<ResnetC4>(resnet);
+    backbone = std::make_shared<ResnetC4>(resnet_options(config));
   } else {
     fail("backbone '", config.backbone, "': expected vgg11, vgg13, vgg16, resnet18, resnet34, resnet50 or resnet101");
   }
 
   const std::int64_t channels = config.channels();
   const auto anchors_per_place = static_cast<std::int64_t>(config.anchor_sizes.size() * config.anchor_ratios.size());
-  const std::int64_t head_width =
-      config.head_width > 0 ? config.head_width : std::int64_t{config.width} * (config.is_vgg() ? 64 : 8);
   return std::make_shared<FasterRcnn>(backbone, std::make_shared<RpnHead>(channels, channels, anchors_per_place, init),
-                                      std::make_shared<BoxHead>(channels * config.roi_size * config.roi_size, head_width,
-                                                                options.num_classes, config.dropout, init),
-                                      options);
+                                      make_box_head(config, init), options);
 }
 
 // How an image becomes the network's input.

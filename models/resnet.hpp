@@ -1,7 +1,9 @@
-// ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), up to its fourth stage.
+// ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016): its stages, and a backbone of the first four.
 #pragma once
 
+#include <cmath>
 #include <deque>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -18,14 +20,43 @@ struct ResnetOptions {
   int width = 64;           // channels of the first stage
   bool batch_norm = true;   // false: folded into the convolutions
   bool frozen_norm = true;  // batch norm by its running statistics, untrained, as is usual for fine-tuning detectors
-  int frozen_stages = 0;    // conv1 is the first stage, layer1 the second, ...
+  int frozen_stages = 0;    // conv1 is the first stage, layer1 the second, ...; their batch norm is frozen, too
 };
+
+// The blocks of layer1 to layer4.
+inline std::vector<int> resnet_blocks(int depth) {
+  switch (depth) {
+    case 18: return {2, 2, 2, 2};
+    case 34:
+    case 50: return {3, 4, 6, 3};
+    case 101: return {3, 4, 23, 3};
+    default: fail("ResNet-", depth, ": expected depth 18, 34, 50 or 101");
+  }
+}
+
+// Channels that leave a block, for each of its 3x3 convolution's.
+inline std::int64_t resnet_expansion(int depth) { return depth >= 50 ? 4 : 1; }
+
+// Channels that leave layer1 (stage 1) to layer4.
+inline std::int64_t resnet_channels(int depth, int width, int stage) {
+  return (std::int64_t{width} << (stage - 1)) * resnet_expansion(depth);
+}
+
+// How the last convolution of a residual branch starts. With live batch norm its scale does not matter. Else a branch of He's
+// variance adds twice the mean square of what passes the block, and the map's grows threefold with each: here the L blocks of a
+// network add 1 / L each, less than a factor of e in all.
+inline nn::Init branch_end(const ResnetOptions& options) {
+  if (options.batch_norm && !options.frozen_norm) return nn::Init::he();
+  const std::vector<int> blocks = resnet_blocks(options.depth);
+  return nn::Init::he(1 / std::sqrt(2.0f * static_cast<float>(std::accumulate(blocks.begin(), blocks.end(), 0))));
+}
 
 // conv + batch norm, or a convolution into which it was folded.
 class ConvNorm : public nn::Module {
  public:
-  ConvNorm(std::int64_t in, std::int64_t out, int kernel, int stride, bool relu, const ResnetOptions& options)
-      : conv(in, out, kernel, conv_options(kernel, stride, relu && !options.batch_norm), !options.batch_norm) {
+  ConvNorm(std::int64_t in, std::int64_t out, int kernel, int stride, bool relu, const ResnetOptions& options,
+           nn::Init init = nn::Init::he())
+      : conv(in, out, kernel, conv_options(kernel, stride, relu && !options.batch_norm), !options.batch_norm, init) {
     if (options.batch_norm) norm = std::make_shared<nn::BatchNorm>(out, relu, options.frozen_norm);
   }
   Tensors forward(const Tensors& in) override {
@@ -83,7 +114,7 @@ class BasicBlock : public ResidualBlock {
  public:
   BasicBlock(std::int64_t in, std::int64_t out, int stride, const ResnetOptions& options) {
     chain_.emplace_back(in, out, 3, stride, true, options);
-    chain_.emplace_back(out, out, 3, 1, false, options);
+    chain_.emplace_back(out, out, 3, 1, false, options, branch_end(options));
     set_shortcut(in, out, stride, options);
   }
 };
@@ -94,54 +125,42 @@ class Bottleneck : public ResidualBlock {
   Bottleneck(std::int64_t in, std::int64_t middle, int stride, const ResnetOptions& options) {
     chain_.emplace_back(in, middle, 1, 1, true, options);
     chain_.emplace_back(middle, middle, 3, stride, true, options);
-    chain_.emplace_back(middle, 4 * middle, 1, 1, false, options);
+    chain_.emplace_back(middle, 4 * middle, 1, 1, false, options, branch_end(options));
     set_shortcut(in, 4 * middle, stride, options);
   }
 };
 
-// The blocks of layer1 to layer3.
-inline std::vector<int> resnet_blocks(int depth) {
-  switch (depth) {
-    case 18: return {2, 2, 2};
-    case 34:
-    case 50: return {3, 4, 6};
-    case 101: return {3, 4, 23};
-    default: fail("ResNet-", depth, ": expected depth 18, 34, 50 or 101");
+// layer1 (stage 1) to layer4: [N, H, W, C] -> [N, H / 2, W / 2, resnet_channels()], without the halving for stage 1; halves are
+// rounded up. Names as in torchvision. A frozen stage keeps its weights and batch norm.
+inline std::shared_ptr<nn::Sequential> resnet_layer(int stage, ResnetOptions options) {
+  const bool frozen = stage < options.frozen_stages;  // conv1 is the first
+  options.frozen_norm |= frozen;
+  auto layer = std::make_shared<nn::Sequential>();
+  const std::int64_t middle = std::int64_t{options.width} << (stage - 1);
+  std::int64_t in = stage == 1 ? options.width : resnet_channels(options.depth, options.width, stage - 1);
+  for (int b = 0; b < resnet_blocks(options.depth)[static_cast<std::size_t>(stage - 1)]; ++b) {
+    const int stride = b == 0 && stage > 1 ? 2 : 1;
+    nn::ModulePtr block;
+    if (resnet_expansion(options.depth) == 1) {
+      block = std::make_shared<BasicBlock>(in, middle, stride, options);
+    } else {
+      block = std::make_shared<Bottleneck>(in, middle, stride, options);
+    }
+    layer->add(std::to_string(b), std::move(block));
+    in = resnet_channels(options.depth, options.width, stage);
   }
+  if (frozen) nn::set_requires_grad(*layer, false);
+  return layer;
 }
-
-// Channels that leave a block, for each of its 3x3 convolution's.
-inline std::int64_t resnet_expansion(int depth) { return depth >= 50 ? 4 : 1; }
 
 // conv1 to layer3, "C4": [N, H, W, 3] -> [N, H / 16, W / 16, 4 * width * expansion]. Names as in torchvision.
 class ResnetC4 : public nn::Module {
  public:
   explicit ResnetC4(const ResnetOptions& options) : stem_(3, options.width, 7, 2, true, options) {
-    const std::vector<int> blocks = resnet_blocks(options.depth);
-    std::int64_t in = options.width;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-      auto layer = std::make_shared<nn::Sequential>();
-      const std::int64_t middle = std::int64_t{options.width} << i;
-      for (int b = 0; b < blocks[i]; ++b) {
-        const int stride = b == 0 && i > 0 ? 2 : 1;
-        nn::ModulePtr block;
-        if (resnet_expansion(options.depth) == 1) {
-          block = std::make_shared<BasicBlock>(in, middle, stride, options);
-        } else {
-          block = std::make_shared<Bottleneck>(in, middle, stride, options);
-        }
-        layer->add(std::to_string(b), std::move(block));
-        in = middle * resnet_expansion(options.depth);
-      }
-      layers_.push_back(std::move(layer));
-    }
-    if (options.frozen_stages > 0) {
-      nn::set_requires_grad(stem_.conv, false);
-      if (stem_.norm) stem_.norm->frozen = true, nn::set_requires_grad(*stem_.norm, false);
-    }
-    for (int i = 1; i < options.frozen_stages && i <= static_cast<int>(layers_.size()); ++i) {
-      nn::set_requires_grad(*layers_[static_cast<std::size_t>(i - 1)], false);
-    }
+    for (int stage = 1; stage <= 3; ++stage) layers_.push_back(resnet_layer(stage, options));
+    if (options.frozen_stages <= 0) return;
+    nn::set_requires_grad(stem_.conv, false);
+    if (stem_.norm) stem_.norm->frozen = true, nn::set_requires_grad(*stem_.norm, false);
   }
 
   Tensors forward(const Tensors& in) override {

@@ -24,9 +24,10 @@ inline constexpr MapGrid vgg_grid{16, 0.5f};
 
 struct VggOptions {
   int depth = 16;
-  int width = 64;           // channels of the first stage; the others have 2, 4, 8 and 8 times as many
-  bool batch_norm = false;  // after each convolution
-  int frozen_stages = 0;    // first stages that are not trained
+  int width = 64;            // channels of the first stage; the others have 2, 4, 8 and 8 times as many
+  bool batch_norm = false;   // after each convolution
+  bool frozen_norm = false;  // batch norm by its running statistics, untrained
+  int frozen_stages = 0;     // first stages that are not trained; their batch norm is frozen, too
 };
 
 // The features without the last pooling: [N, H, W, 3] -> [N, H / 16, W / 16, 8 * width]. Layers are named as torchvision
@@ -44,11 +45,14 @@ inline std::shared_ptr<nn::Sequential> vgg_features(const VggOptions& options) {
       Conv2dOptions conv;
       conv.padding = 1;
       conv.relu = !options.batch_norm;
-      const nn::Init init = options.batch_norm ? nn::Init{} : nn::Init::he();
+      const bool live = options.batch_norm && !options.frozen_norm;
+      const nn::Init init = live ? nn::Init{} : nn::Init::he();
       auto layer = std::make_shared<nn::Conv2d>(in, out, 3, conv, !options.batch_norm, init);
       if (frozen) nn::set_requires_grad(*layer, false);
       features->add(std::to_string(index++), std::move(layer));
-      if (options.batch_norm) features->add(std::to_string(index++), std::make_shared<nn::BatchNorm>(out, true, frozen));
+      if (options.batch_norm) {
+        features->add(std::to_string(index++), std::make_shared<nn::BatchNorm>(out, true, frozen || options.frozen_norm));
+      }
       ++index;  // the ReLU's own number
       in = out;
     }

@@ -113,16 +113,15 @@ TEST_CASE(
   models::DetectorConfig config;
   config.backbone = "resnet18";
   config.batch_norm = true;
-  config.head_width = 4;
+  config.head = "res5";
   config.classes = {"a"};
   const auto model = models::make_detector(config);
   nn::initialize(*model, 2);
   TensorFile file;
   for (const auto& [name, tensor] : nn::named_state(*model)) {
-    if (!name.starts_with("backbone.")) continue;
-    file.tensors[name.substr(9)] = tensor.rank() == 4 ? permute(tensor, {0, 3, 1, 2}) : tensor;
+    const std::size_t prefix = name.starts_with("backbone.") ? 9 : name.starts_with("roi_heads.box_head.") ? 19 : 0;
+    if (prefix > 0) file.tensors[name.substr(prefix)] = tensor.rank() == 4 ? permute(tensor, {0, 3, 1, 2}) : tensor;
   }
-  file.tensors["layer4.0.conv1.weight"] = zeros({8, 8, 3, 3});
   file.tensors["fc.weight"] = zeros({1000, 512});
   const std::string weights = workplace().path("resnet18.safetensors");
   save_safetensors(weights, file);
@@ -135,8 +134,22 @@ TEST_CASE(
   CHECK(trained.status == 0);
   CHECK_THAT(trained.text, Contains("has batch norm, so has the detector") && Contains("75 of 89 tensors") &&
                                Contains("without use here: fc, layer4") && Contains("moved from the start"));
+  CHECK_THAT(bytes(workplace().path("own/config.toml")), Contains("norm = 'frozen'") && Contains("head = 'fc'"));
   CHECK(run("eval_frcnn", workplace().path("own/last.safetensors") + " --score-threshold 0.5").status == 0);
   CHECK(run("eval_frcnn", workplace().path("own/last.safetensors") + " --score-threshold 2").status != 0);
+
+  // The same with layer4 as the head, through int8.
+  const std::string res5 = workplace().path("res5"), int8 = res5 + "/int8.safetensors";
+  const Outcome with_head =
+      run("train_frcnn", arguments + "--weights " + weights + " --head res5 --head-width 0 --roi-size 4 " +
+                             "--roi-batch 8 --test-post-nms 8 --run " + res5);
+  INFO(with_head.text);
+  CHECK(with_head.status == 0);
+  CHECK_THAT(with_head.text, Contains("100 of 110 tensors") && Contains("without use here: fc\n") && Contains("layer4 "));
+  const std::string last = "--checkpoint " + res5 + "/last.safetensors --threads 1 ";
+  CHECK(run("qat_frcnn", last + "--no-evaluate --calibration-images 2 -o " + int8).status == 0);
+  CHECK_THAT(run("bench_int8", last + "--size 64x96 --runs 1 --quantized " + int8).text,
+             Contains("roi_heads.box_head.layer4.1.conv2") && Contains("avg_pool2d"));
 }
 
 TEST_CASE("two runs, and a run by the configuration that the first wrote, give the same weights to the bit") {

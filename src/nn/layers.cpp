@@ -12,7 +12,7 @@ void Init::fill(const Tensor& weight, const Tensor& bias, std::int64_t fan_in, R
     to.copy_from(host);
   };
   const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
-  const float deviation = kind == Kind::he ? std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
+  const float deviation = kind == Kind::he ? gain * std::sqrt(2.0f / static_cast<float>(fan_in)) : std;
   const auto uniform = [&] { return random.uniform(-bound, bound); };
   const auto normal = [&] { return deviation * random.normal(); };
   kind == Kind::uniform ? fill_with(weight, uniform) : fill_with(weight, normal);

@@ -168,3 +168,12 @@ TEST_CASE("ten steps of a ResNet C4 detector with frozen batch norm, and its det
   config.batch_norm = true;
   compare(config, 1);
 }
+
+TEST_CASE("ten steps of a ResNet C4 detector with layer4 as its head and live batch norm, and its detections are the CPU's") {
+  DetectorConfig config = small_detector("resnet18");
+  config.batch_norm = true;
+  config.norm = "live";
+  config.head = "res5";
+  config.head_width = 0;
+  compare(config, 1);
+}

@@ -63,32 +63,36 @@ def vgg11(width):
     return body
 
 
-def resnet_c4(width, block, counts):
-    channels = [width]
+def resnet_layer(block, inner, planes, count, stride, norm):
+    out, blocks = planes * block.expansion, []
+    for i in range(count):
+        step = stride if i == 0 else 1
+        down = nn.Sequential(nn.Conv2d(inner, out, 1, step, bias=False), norm(out)) if step != 1 or inner != out else None
+        blocks.append(block(inner, planes, step, down, norm_layer=norm))
+        inner = out
+    return nn.Sequential(*blocks)
 
-    def layer(planes, count, stride):
-        norm, out, blocks = FrozenBatchNorm2d, planes * block.expansion, []
-        for i in range(count):
-            inner, step = channels[0], stride if i == 0 else 1
-            down = nn.Sequential(nn.Conv2d(inner, out, 1, step, bias=False), norm(out)) if step != 1 or inner != out else None
-            blocks.append(block(inner, planes, step, down, norm_layer=norm))
-            channels[0] = out
-        return nn.Sequential(*blocks)
 
+def resnet_c4(width, block, counts, norm=FrozenBatchNorm2d):
+    wide = block.expansion * width
     body = nn.Sequential(OrderedDict(
-        conv1=nn.Conv2d(3, width, 7, 2, 3, bias=False), bn1=FrozenBatchNorm2d(width), relu=nn.ReLU(), maxpool=nn.MaxPool2d(3, 2, 1),
-        layer1=layer(width, counts[0], 1), layer2=layer(2 * width, counts[1], 2), layer3=layer(4 * width, counts[2], 2)))
-    body.out_channels = channels[0]
+        conv1=nn.Conv2d(3, width, 7, 2, 3, bias=False), bn1=norm(width), relu=nn.ReLU(), maxpool=nn.MaxPool2d(3, 2, 1),
+        layer1=resnet_layer(block, width, width, counts[0], 1, norm), layer2=resnet_layer(block, wide, 2 * width, counts[1], 2, norm),
+        layer3=resnet_layer(block, 2 * wide, 4 * width, counts[2], 2, norm)))
+    body.out_channels = 4 * wide
     return body
 
 
-def detector(body):
-    model = FasterRCNN(
-        body, box_head=Head(body.out_channels, 12), box_predictor=FastRCNNPredictor(12, 4),
+def detector(body, head=None, width=12, size=pooled):
+    return FasterRCNN(
+        body, box_head=head or Head(body.out_channels, width), box_predictor=FastRCNNPredictor(width, 4),
         rpn_anchor_generator=AnchorGenerator(((16, 32, 64),), ((0.5, 1.0, 2.0),)),
-        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], pooled, 2),
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], size, 2),
         rpn_pre_nms_top_n_train=60, rpn_post_nms_top_n_train=20, rpn_pre_nms_top_n_test=50, rpn_post_nms_top_n_test=15,
         rpn_batch_size_per_image=100000, box_batch_size_per_image=100000, box_score_thresh=0.05, box_nms_thresh=0.3)
+
+
+def randomised(model):
     for parameter in model.parameters():  # large enough that every part matters
         nn.init.normal_(parameter, 0, (1.8 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.1)
     for module in model.modules():
@@ -102,7 +106,7 @@ def detector(body):
 
 
 def step(model, image, boxes, labels):
-    """The pieces of GeneralizedRCNN without resizing: losses by name, features and images; gradients are left in the model."""
+    """The pieces of GeneralizedRCNN without resizing: losses by name, and the padded images; gradients are left in the model."""
     height, width = image.shape[-2:]
     padded = torch.zeros(1, 3, -(-height // 16) * 16, -(-width // 16) * 16)
     padded[..., :height, :width] = image
@@ -114,13 +118,14 @@ def step(model, image, boxes, labels):
     _, more = model.roi_heads(features, proposals, images.image_sizes, targets)
     losses.update(more)
     sum(losses.values()).backward()
-    return losses, features, images
+    return losses, images
 
 
 def run(model, image, boxes, labels):
-    losses, features, images = step(model, image, boxes, labels)
+    losses, images = step(model, image, boxes, labels)
     model.eval()
     with torch.no_grad():
+        features = {"0": model.backbone(images.tensors)}  # by running statistics
         found, _ = model.rpn(images, features)
         detections, _ = model.roi_heads(features, found, images.image_sizes)
     result = {"output." + name: loss.reshape(1) for name, loss in losses.items()}
@@ -130,34 +135,39 @@ def run(model, image, boxes, labels):
     return result
 
 
-tensors = {}
-models = {"vgg11": detector(vgg11(2)), "resnet18": detector(resnet_c4(2, BasicBlock, (2, 2, 2))),
-          "resnet50": detector(resnet_c4(1, Bottleneck, (3, 4, 6)))}
-for name, model in models.items():
-    tensors.update({f"{name}.weights.{key}": value.clone() for key, value in model.state_dict().items()})
-for case, (height, width) in enumerate([(49, 65), (65, 49), (70, 101), (81, 33), (97, 50)]):
-    image = torch.randn(1, 3, height, width)
-    corners = torch.rand(3, 2) * torch.tensor([width, height]) * 0.6
-    boxes = torch.cat([corners, torch.minimum(corners + torch.rand(3, 2) * 30 + 12, torch.tensor([width, height]) - 0.5)], 1)
-    labels = torch.tensor([1, 3, 2])
-    tensors.update({f"{case}.image": image, f"{case}.boxes": boxes, f"{case}.labels": labels.int(), f"{case}.labels_long": labels})
+def main():
+    tensors = {}
+    models = {"vgg11": randomised(detector(vgg11(2))), "resnet18": randomised(detector(resnet_c4(2, BasicBlock, (2, 2, 2)))),
+              "resnet50": randomised(detector(resnet_c4(1, Bottleneck, (3, 4, 6))))}
     for name, model in models.items():
-        if name == "resnet50" and case > 2:
-            continue
-        result = run(model, image, boxes, labels)
-        tensors.update({f"{name}.{case}.{key}": value for key, value in result.items()})
-        print(name, height, width, {key[7:]: round(v.item(), 4) for key, v in result.items() if "loss" in key},
-              len(result["output.scores"]), "detections")
-# Ten steps of SGD, image after image.
-for name in ("vgg11", "resnet18"):
-    model = models[name]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=5e-4)
-    totals = []
-    for i in range(10):
-        losses, _, _ = step(model, *(tensors[f"{i % 5}.{part}"] for part in ("image", "boxes", "labels_long")))
-        totals.append(sum(losses.values()).item())
-        optimizer.step()
-    print(name, totals)
-    tensors[f"{name}.totals"] = torch.tensor(totals)
-tensors = {key: value for key, value in tensors.items() if not key.endswith("labels_long")}
-write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "faster_rcnn.safetensors"), tensors, {"torchvision": torchvision.__version__})
+        tensors.update({f"{name}.weights.{key}": value.clone() for key, value in model.state_dict().items()})
+    for case, (height, width) in enumerate([(49, 65), (65, 49), (70, 101), (81, 33), (97, 50)]):
+        image = torch.randn(1, 3, height, width)
+        corners = torch.rand(3, 2) * torch.tensor([width, height]) * 0.6
+        boxes = torch.cat([corners, torch.minimum(corners + torch.rand(3, 2) * 30 + 12, torch.tensor([width, height]) - 0.5)], 1)
+        labels = torch.tensor([1, 3, 2])
+        tensors.update({f"{case}.image": image, f"{case}.boxes": boxes, f"{case}.labels": labels.int(), f"{case}.labels_long": labels})
+        for name, model in models.items():
+            if name == "resnet50" and case > 2:
+                continue
+            result = run(model, image, boxes, labels)
+            tensors.update({f"{name}.{case}.{key}": value for key, value in result.items()})
+            print(name, height, width, {key[7:]: round(v.item(), 4) for key, v in result.items() if "loss" in key},
+                  len(result["output.scores"]), "detections")
+    # Ten steps of SGD, image after image.
+    for name in ("vgg11", "resnet18"):
+        model = models[name]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=5e-4)
+        totals = []
+        for i in range(10):
+            losses, _ = step(model, *(tensors[f"{i % 5}.{part}"] for part in ("image", "boxes", "labels_long")))
+            totals.append(sum(losses.values()).item())
+            optimizer.step()
+        print(name, totals)
+        tensors[f"{name}.totals"] = torch.tensor(totals)
+    tensors = {key: value for key, value in tensors.items() if not key.endswith("labels_long")}
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "faster_rcnn.safetensors"), tensors, {"torchvision": torchvision.__version__})
+
+
+if __name__ == "__main__":
+    main()

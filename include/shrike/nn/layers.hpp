@@ -20,8 +20,9 @@ struct Init {
   } kind = Kind::uniform;
   float std = 0.01f;
   bool biases = false;  // uniform in [-1, 1] / sqrt(fan_in) as well, as in PyTorch; else they begin at zero
+  float gain = 1;       // he: the standard deviation is multiplied by it
 
-  static Init he() { return {Kind::he, 0}; }
+  static Init he(float gain = 1) { return {Kind::he, 0, false, gain}; }
   static Init normal(float std) { return {Kind::normal, std}; }
   static Init pytorch() { return {Kind::uniform, 0, true}; }
   // Of a layer whose units add up fan_in inputs. bias may be undefined.
