@@ -163,13 +163,13 @@ TEST_CASE("a ResNet learns from random weights, with live batch norm and without
   }
   nn::Sgd optimizer(parameters, {0.9f, 10});
   double first = 0, last = 0;
-  constexpr std::uint64_t steps = 40;
+  constexpr std::uint64_t steps = 120;
   for (std::uint64_t step = 0; step < steps; ++step) {
     const Losses losses = losses_of(*model, step);
     if (step < 5) first += losses.total.item() / 5;
     if (step + 5 >= steps) last += losses.total.item() / 5;
     backward(losses.total);
-    optimizer.step(0.01f);
+    optimizer.step(0.02f);
   }
   INFO("from " << first << " to " << last);
   CHECK(last < 0.6 * first);
