@@ -27,7 +27,8 @@ double value(const std::string& name, std::int64_t i) {
 
 Tensor weight(const std::string& name, const Shape& shape) {
   const Tensor result(shape);
-  const double spread = std::sqrt(3 * 1.8 / (static_cast<double>(result.numel()) / static_cast<double>(shape[0])));
+  const double variance = name.starts_with("roi_heads.box_predictor.") ? 0.2 : 1.8;
+  const double spread = std::sqrt(3 * variance / (static_cast<double>(result.numel()) / static_cast<double>(shape[0])));
   for (std::int64_t i = 0; i < result.numel(); ++i) {
     double x = value(name, i);
     if (shape.rank() > 1) {
