@@ -238,7 +238,7 @@ int bench(Arguments a) {
   std::vector<Summary> summaries;
   if (a.evaluate) {
     catch_stop_signals();
-    const Dataset test = open_test_set(trained);
+    const Dataset test = open_test_set(trained, trained);
     for (Subject* subject : {&subjects.front(), &subjects.back()}) {
       summaries.push_back(summarize(*subject, test, trained, device));
       if (summaries.back().evaluation.stopped) return 128 + stop_signal;

@@ -23,12 +23,14 @@ struct Progress {
   std::int64_t step = 0;  // steps done
   double best_map = -1;   // of the evaluations so far; -1 before the first
   std::int64_t best_step = 0;
+  int since_best = 0;           // evaluations after the best one
   bool evaluation_due = false;  // the epoch that ended at `step` is still to be measured
 
   template <class Visitor> void visit(Visitor& v) {
     v("step", step, "");
     v("best-map", best_map, "");
     v("best-step", best_step, "");
+    v("since-best", since_best, "");
     v("evaluation-due", evaluation_due, "");
   }
 };
@@ -55,6 +57,12 @@ inline TrainConfig read_settings(const TensorFile& file) {
   auto metadata = file.metadata;
   // Checkpoints from before these settings.
   if (metadata.contains("train.seed")) metadata.try_emplace("train.split-seed", metadata.at("train.seed"));
+  if (metadata.contains("train.split")) metadata.try_emplace("train.resplit", metadata.at("train.split"));
+  metadata.try_emplace("train.val-split", config.val_split);
+  metadata.try_emplace("train.val-fraction", TextWriter::print(config.val_fraction));
+  metadata.try_emplace("train.patience", TextWriter::print(config.patience));
+  metadata.try_emplace("model.soft-nms", config.model.soft_nms);
+  metadata.try_emplace("model.soft-nms-sigma", TextWriter::print(config.model.soft_nms_sigma));
   metadata.try_emplace("train.anchors", config.anchors);
   metadata.try_emplace("train.init", config.init);
   metadata.try_emplace("train.ema", "0");
@@ -106,7 +114,9 @@ inline TrainConfig checkpoint_config(const TensorFile& file) {
 
 inline Progress checkpoint_progress(const TensorFile& file) {
   Progress progress;
-  TextReader done{file.metadata, "progress.", file.name};
+  auto metadata = file.metadata;
+  metadata.try_emplace("progress.since-best", "0");  // checkpoints from before it
+  TextReader done{metadata, "progress.", file.name};
   progress.visit(done);
   return progress;
 }

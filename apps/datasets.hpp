@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "apps/train_config.hpp"
 #include "shrike/data/loader.hpp"
@@ -34,27 +35,102 @@ inline Dataset open_split(TrainConfig& config, const std::string& splits, VocRep
   return data;
 }
 
-// The images to train on and those to evaluate on.
-inline std::pair<Dataset, Dataset> open_data(TrainConfig& config) {
-  VocReport report;
-  if (!config.split.empty()) {
-    Dataset all = open_split(config, config.train_split + "+" + config.test_split, &report);
-    std::printf("%s", to_string(report).c_str());
-    const std::vector<int> ratio = parse_ratio(config.split);
-    SHRIKE_CHECK(ratio.size() == 2, "split '", config.split, "': expected two numbers, for training and evaluation, as in 9:1");
-    auto parts = split_dataset(all, ratio, config.split_seed);
-    return {std::move(parts[0]), std::move(parts[1])};
-  }
-  Dataset train = open_split(config, config.train_split, &report);
-  std::printf("training set\n%s", to_string(report).c_str());
-  Dataset test = open_split(config, config.test_split, &report);
-  std::printf("test set\n%s", to_string(report).c_str());
-  return {std::move(train), std::move(test)};
+// The images to train on, those that choose the best checkpoint (none: the test images do) and those to test on.
+struct DataSets {
+  Dataset train, val, test;
+};
+
+namespace detail {
+
+// Whether images besides the test set choose the best checkpoint.
+inline bool has_val(const TrainConfig& config) { return !config.val_split.empty() || config.val_fraction != 0; }
+
+// The training images, and those that --resplit holds out of them, if it is given.
+inline std::pair<Dataset, Dataset> open_train(TrainConfig& config, VocReport& report) {
+  if (config.resplit.empty()) return {open_split(config, config.train_split, &report), {}};
+  const std::vector<int> ratio = parse_ratio(config.resplit);
+  SHRIKE_CHECK(ratio.size() == 2, "resplit '", config.resplit,
+               "': expected two numbers, for training and evaluation, as in 9:1");
+  const Dataset all = open_split(config, config.train_split + "+" + config.test_split, &report);
+  auto parts = split_dataset(all, ratio, config.split_seed);
+  return {std::move(parts[0]), std::move(parts[1])};
 }
 
-// Those to evaluate on alone.
-inline Dataset open_test_set(TrainConfig& config) {
-  return config.split.empty() ? open_split(config, config.test_split) : open_data(config).second;
+// Takes the validation images out of the training images, or opens them. Throws Error when some of them are trained on.
+inline Dataset open_val(TrainConfig& config, Dataset& train, VocReport& report) {
+  SHRIKE_CHECK(config.val_split.empty() || config.val_fraction == 0, "val-split ", config.val_split, " and val-fraction ",
+               config.val_fraction, ": expected one of them");
+  if (config.val_split.empty()) {
+    SHRIKE_CHECK(config.val_fraction > 0 && config.val_fraction < 1, "val-fraction ", config.val_fraction,
+                 ": expected a number between 0 and 1, the part of the training images that chooses the best checkpoint");
+    auto [rest, val] = hold_out(train, config.val_fraction, config.split_seed);
+    train = std::move(rest);
+    return val;
+  }
+  Dataset val = open_split(config, config.val_split, &report);
+  const std::int64_t shared = count_shared(val, train);
+  SHRIKE_CHECK(shared == 0, "val-split ", config.val_split, ": ", shared, " of its ", val.samples.size(),
+               " images are training images too: expected others, as with --train-split train --val-split val, or "
+               "--val-fraction in its place");
+  return val;
+}
+
+}  // namespace detail
+
+// One line when some of the images were trained on.
+inline void note_trained_on(const Dataset& images, const Dataset& train, const std::string& name) {
+  const std::int64_t shared = count_shared(images, train);
+  if (shared == 0) return;
+  std::printf("warning: %lld of the %zu images of %s were trained on: what is measured there is not what others would give\n",
+              static_cast<long long>(shared), images.samples.size(), name.c_str());
+}
+
+// All that the settings name, each with a table of what it holds; `test_split`: this image set to test on instead, with the
+// training images as they were.
+inline DataSets open_data(TrainConfig& config, const std::string& test_split = "") {
+  VocReport report;
+  auto [train, held_out] = detail::open_train(config, report);
+  const bool resplit = !config.resplit.empty();
+  std::printf("%s\n%s", resplit ? "all images" : "training set", to_string(report).c_str());
+  if (resplit) {
+    std::printf("%zu of them to train on, %zu to test on (--resplit %s, --split-seed %llu)\n", train.samples.size(),
+                held_out.samples.size(), config.resplit.c_str(), static_cast<unsigned long long>(config.split_seed));
+  }
+  DataSets sets{std::move(train), {}, std::move(held_out)};
+  if (detail::has_val(config)) {
+    sets.val = detail::open_val(config, sets.train, report);
+    if (!config.val_split.empty()) std::printf("validation set\n%s", to_string(report).c_str());
+    std::printf("%zu images are trained on, %zu%s choose the best checkpoint\n", sets.train.samples.size(),
+                sets.val.samples.size(), config.val_split.empty() ? " held out of the training set" : "");
+  }
+  if (!resplit || !test_split.empty()) {
+    const std::string name = test_split.empty() ? config.test_split : test_split;
+    sets.test = open_split(config, name, &report);
+    std::printf("test set\n%s", to_string(report).c_str());
+    note_trained_on(sets.test, sets.train, name);
+  }
+  return sets;
+}
+
+// The images to test a trained detector on: the image set of that name, else those that its settings name or held out, with one
+// line when it was trained on some. `trained` is what it was trained with; in `config` folder, years and bad boxes may differ.
+inline Dataset open_test_set(TrainConfig& config, TrainConfig trained, const std::string& test_split = "") {
+  VocReport report;
+  if (test_split.empty() && !config.resplit.empty()) {
+    Dataset held_out = detail::open_train(config, report).second;
+    std::printf("testing on the %zu images that --resplit %s held out\n", held_out.samples.size(), config.resplit.c_str());
+    return held_out;
+  }
+  const std::string name = test_split.empty() ? config.test_split : test_split;
+  Dataset test = open_split(config, name);
+  try {
+    Dataset train = detail::open_train(trained, report).first;
+    if (detail::has_val(trained)) detail::open_val(trained, train, report);
+    note_trained_on(test, train, name);
+  } catch (const Error& error) {
+    std::printf("whether some of these images were trained on is not known: %s\n", error.what());
+  }
+  return test;
 }
 
 // How images are loaded for the network; `training` shuffles, flips and jitters.

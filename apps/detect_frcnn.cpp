@@ -7,6 +7,7 @@
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
 #include "apps/signals.hpp"
+#include "apps/test_time.hpp"
 #include "apps/threads.hpp"
 #include "shrike/core/staging.hpp"
 #include "shrike/data/draw.hpp"
@@ -25,6 +26,7 @@ struct Arguments {
   double score = 0.5;
   bool draw = true;
   DeviceSettings device;
+  TestTime test_time;
   int threads = 0;
 };
 
@@ -107,6 +109,7 @@ int run(int argc, char** argv) {
   app.add_option("-o,--output", arguments.output, "folder for the results")->capture_default_str();
   app.add_option("--score", arguments.score, "least score of a detection")->capture_default_str();
   app.add_flag("--draw,!--no-draw", arguments.draw, "write annotated pictures")->capture_default_str();
+  arguments.test_time.add_options(app);
   OptionAdder adder{app, "Device"};
   arguments.device.visit(adder);
   app.add_option("--threads", arguments.threads, threads_help)->capture_default_str()->check(CLI::NonNegativeNumber);
@@ -115,10 +118,11 @@ int run(int argc, char** argv) {
   use_threads(arguments.threads);
   const Device device = use(arguments.device);
   const std::vector<fs::path> files = image_files(arguments.inputs);
-  const LoadedDetector loaded = load_detector(load_safetensors(arguments.checkpoint));
-  const models::DetectorConfig& config = loaded.config.model;
+  LoadedDetector loaded = load_detector(load_safetensors(arguments.checkpoint));
+  models::DetectorConfig& config = loaded.config.model;
   const auto& model = loaded.model;
   model->options().detections.score_threshold = static_cast<float>(arguments.score);
+  arguments.test_time.apply(config, model->options());
   nn::to(*model, device);
   std::error_code error;
   fs::create_directories(arguments.output, error);

@@ -22,6 +22,7 @@ struct Evaluation {
   std::vector<std::pair<std::string, double>> values;  // for logs
   std::string json;                                    // the values and those of each class
   std::string curves;                                  // precision and recall as CSV
+  std::vector<std::vector<Detection>> found;           // in each image
   bool stopped = false;                                // by a signal: nothing else is filled in
 
   double value(const std::string& key) const {
@@ -101,16 +102,23 @@ inline std::string table(const VocAp& eleven_point, const VocAp& area, const Coc
 
 }  // namespace detail
 
+// What is annotated in each image.
+inline std::vector<std::vector<Object>> objects_of(const Dataset& data) {
+  std::vector<std::vector<Object>> truth;
+  for (const Sample& sample : data.samples) truth.push_back(sample.objects);
+  return truth;
+}
+
 inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& data, const LoaderOptions& options, Device device,
                                     const std::function<void(std::int64_t, std::int64_t)>& progress) {
   Evaluation result;
-  const auto found = detect_all(model, data, options, device, progress);
+  result.found = detect_all(model, data, options, device, progress);
+  const auto& found = result.found;
   if (found.size() != data.samples.size()) {
     result.stopped = true;
     return result;
   }
-  std::vector<std::vector<Object>> truth;
-  for (const Sample& sample : data.samples) truth.push_back(sample.objects);
+  const std::vector<std::vector<Object>> truth = objects_of(data);
   const int classes = static_cast<int>(data.classes.size()) + 1;
   const VocAp eleven_point = voc_ap(truth, found, classes, {0.5, true});
   const VocAp area = voc_ap(truth, found, classes, {0.5, false});

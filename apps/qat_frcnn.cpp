@@ -21,7 +21,6 @@ TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   TrainConfig config = trained;
   if (!a.data.empty()) config.data = a.data;
   if (!a.years.empty()) config.years = a.years;
-  if (!a.split.empty()) config.test_split = a.split, config.split.clear();
   config.drop_bad_boxes |= a.drop_bad_boxes;
   config.device = a.device;
   config.threads = a.threads;
@@ -117,19 +116,32 @@ bool by_layer(const QuantizeArguments& a) { return a.sensitivity || a.max_drop >
 
 // Prepared, with scales, corrected biases and the layers in float that the arguments ask for; these are added to `options`.
 // Throws Stopped.
-models::PreparedDetector calibrated(const models::FusedDetector& fused, quant::PrepareOptions& options,
-                                    const Dataset& train_set, const TrainConfig& config, Device device,
-                                    const QuantizeArguments& a) {
+models::PreparedDetector calibrated(const models::FusedDetector& fused, quant::PrepareOptions& options, const DataSets& sets,
+                                    const TrainConfig& config, Device device, const QuantizeArguments& a) {
   models::PreparedDetector prepared = models::prepare_detector(fused, options);
-  const Dataset some = some_images(train_set, config, 0, a.calibration_images);
+  const Dataset some = some_images(sets.train, config, 0, a.calibration_images);
   find_scales(prepared, some, config, device, a);
   const auto images = [&] { return images_of(some, config, device); };
   if (by_layer(a)) {
-    const Dataset others = some_images(train_set, config, a.calibration_images, a.sensitivity_images);
-    SHRIKE_CHECK(!others.samples.empty(), "no images to measure the sensitivity of layers with: ", train_set.samples.size(),
-                 " in the training set, of which --calibration-images ", a.calibration_images, " are for calibration, and ",
-                 "--sensitivity-images ", a.sensitivity_images);
-    const LayerSearch search{fused, prepared, options, config, device, others, a.bias_correction ? images : NewImages()};
+    const bool has_val = !sets.val.samples.empty();
+    const Dataset others = has_val ? some_images(sets.val, config, 0, a.sensitivity_images)
+                                   : some_images(sets.train, config, a.calibration_images, a.sensitivity_images);
+    SHRIKE_CHECK(!others.samples.empty(), "no images to measure the sensitivity of layers with: ", sets.train.samples.size(),
+                 " in the training set, of which --calibration-images ", a.calibration_images, " are for calibration, ",
+                 sets.val.samples.size(), " to validate with, and --sensitivity-images ", a.sensitivity_images);
+    if (!has_val) {
+      std::printf(
+          "\nthe run had no validation images (--val-split, --val-fraction): layers are chosen on training images that "
+          "calibration did not see, which the detector knows\n");
+    }
+    const LayerSearch search{fused,
+                             prepared,
+                             options,
+                             config,
+                             device,
+                             others,
+                             has_val ? "validation" : "training",
+                             a.bias_correction ? images : NewImages()};
     const Ranking ranking =
         search.measure_layers(images_of(some_images(some, config, 0, sqnr_images), config, device), a.sensitivity_layers);
     if (a.max_drop >= 0) {
@@ -190,11 +202,11 @@ int quantize(const QuantizeArguments& a) {
   if (trains) open_run(config, a.resume);
   const bool needs_images =
       a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer(a)));
-  Dataset train_set, test_set;
-  if (needs_images || a.evaluate) std::tie(train_set, test_set) = open_data(config);
-  if (trains && a.freeze_after < 0) options.freeze_after = config.epochs * steps_per_epoch(train_set, config) / 2;
+  DataSets sets;
+  if (needs_images || a.evaluate) sets = open_data(config, a.split);
+  if (trains && a.freeze_after < 0) options.freeze_after = config.epochs * steps_per_epoch(sets.train, config) / 2;
   Evaluation before;
-  if (a.evaluate) before = evaluate(*loaded.model, test_set, config, device, "float");
+  if (a.evaluate) before = evaluate(*loaded.model, sets.test, config, device, "float");
 
   models::FusedDetector fused = models::fuse_detector(*loaded.model);
   std::array<std::size_t, 3> float_bytes{};
@@ -214,8 +226,8 @@ int quantize(const QuantizeArguments& a) {
       std::printf("\nequalisation, %d sweep(s)\n%s", report.sweeps, report.to_string().c_str());
     }
     const models::PreparedDetector prepared =
-        a.resume ? resumed(fused, options, config, a) : calibrated(fused, options, train_set, config, device, a);
-    if (trains) train_on(prepared, options, train_set, config, device, a.resume);
+        a.resume ? resumed(fused, options, config, a) : calibrated(fused, options, sets, config, device, a);
+    if (trains) train_on(prepared, options, sets.train, config, device, a.resume);
     converted = models::convert_detector(prepared);
   }
   std::printf("\nlayers\n%s", converted.report.to_string().c_str());
@@ -229,7 +241,7 @@ int quantize(const QuantizeArguments& a) {
   if (a.evaluate) {
     const LoadedDetector quantized = load_detector(load_safetensors(output));
     nn::to(*quantized.model, device);
-    const Evaluation after = evaluate(*quantized.model, test_set, config, device, a.mode.c_str());
+    const Evaluation after = evaluate(*quantized.model, sets.test, config, device, a.mode.c_str());
     std::printf("\nmAP (VOC07) %.4f in float, %.4f %s: %+.4f\n", before.map, after.map, a.mode.c_str(), after.map - before.map);
   }
   return 0;

@@ -27,7 +27,7 @@ struct QuantizeArguments {
   // The sensitivity of layers.
   bool sensitivity = false;
   double max_drop = -1;
-  int sensitivity_images = 64, sensitivity_layers = 8;
+  int sensitivity_images = 500, sensitivity_layers = 8;
   // Training.
   int epochs = -1, freeze_after = -1, log_every = -1;
   double lr = -1;
@@ -48,7 +48,8 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, "Options", "-o,--output", a.output, "the quantized file; CHECKPOINT's name with MODE in it by default");
   option(app, "Options", "--data", a.data, "VOC-format folder; by default the one it was trained on");
   option(app, "Options", "--years", a.years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
-  option(app, "Options", "--split", a.split, "image set to evaluate on; by default the run's test set");
+  option(app, "Options", "--split", a.split,
+         "image set to measure on; by default the run's test set, or what its --resplit held out");
   app.add_flag("--drop-bad-boxes", a.drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
   app.add_flag("--evaluate,!--no-evaluate", a.evaluate, "measure the float and the quantized detector")->capture_default_str();
   OptionAdder adder{app, "Device"};
@@ -82,14 +83,16 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
       ->group(scales);
   option(app, scales, "--weights", a.weights, "mode dynamic: f16 or s8")->check(CLI::IsMember({"f16", "s8"}));
   const char* layers = "Sensitivity of layers (modes static and qat)";
-  app.add_flag("--sensitivity", a.sensitivity, "rank the layers by what int8 costs each alone: noise, and for the worst mAP")
+  app.add_flag("--sensitivity", a.sensitivity,
+               "rank the layers by what int8 costs each alone: the noise in what the detector answers, and for the worst mAP")
       ->group(layers);
   option(app, layers, "--max-drop", a.max_drop,
-         "keep layers in float until the static int8 detector's mAP is within this of the float one's: those with the most to "
-         "gain "
-         "for the fewest multiply-adds left in float first, measured at each step; negative: do not");
+         "keep layers in float until the static int8 detector's mAP is within this of the float one's: those first that lose "
+         "more than chance explains, then those with most noise, for the fewest multiply-adds left in float, measured at each "
+         "step; negative: do not");
   option(app, layers, "--sensitivity-images", a.sensitivity_images,
-         "images that mAP is measured with for this: of the training set, not those of calibration and never the test set's");
+         "at most so many images that mAP is measured with for this: the run's validation images, or without any those of the "
+         "training set that calibration did not see; never the test set's");
   option(app, layers, "--sensitivity-layers", a.sensitivity_layers, "how many of the noisiest layers mAP is measured for");
   const char* training = "Training (mode qat)";
   option(app, training, "--run", a.run, "folder for logs; the output's name without extension by default");

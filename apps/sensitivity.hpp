@@ -15,12 +15,19 @@ inline constexpr int sqnr_images = 32;  // at most, of those for calibration
 
 using NewImages = std::function<models::NextImages()>;
 
-// Layers, noisiest first, and what the detector loses in mAP with each alone in int8; NaN where that was not measured.
+// Layers, noisiest first, and how the mAP changes with each alone in int8; NaN where that was not measured.
 struct Ranking {
-  double float_map = 0;
+  Evaluation float_result;
   std::vector<models::LayerSensitivity> layers;
-  std::vector<double> losses;
+  std::vector<PairedDifference> changes;
 };
+
+// "-0.0012 (-0.0034 to +0.0008)": a change and between which values 95 % of it lies.
+inline std::string change_text(const PairedDifference& change) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%+.4f (%+.4f to %+.4f)", change.mean, change.interval.low, change.interval.high);
+  return text;
+}
 
 // Everything that detectors with some layers in float are made of, and the images that they are measured with.
 struct LayerSearch {
@@ -30,7 +37,8 @@ struct LayerSearch {
   const TrainConfig& config;
   Device device;
   const Dataset& images;
-  NewImages correction;  // to correct biases with; empty: they are not
+  const char* images_are;  // "validation" or "training"
+  NewImages correction;    // to correct biases with; empty: they are not
 
   // Prints the table of all layers, noisiest first; mAP for the first `measured`. Throws Stopped.
   Ranking measure_layers(const models::NextImages& noise_images, int measured) const;
@@ -39,28 +47,33 @@ struct LayerSearch {
   std::vector<std::string> choose(const Ranking& ranking, double max_drop) const;
 
  private:
-  double map_of(models::FasterRcnn& model, const std::string& title) const {
-    return measure(model, images, config, device, title).map;
+  Evaluation result_of(models::FasterRcnn& model, const std::string& title) const {
+    return measure(model, images, config, device, title);
   }
-  double int8_map(const std::vector<std::string>& kept) const;
+  PairedDifference change(const Evaluation& from, const Evaluation& to) const {
+    const int classes = static_cast<int>(images.classes.size()) + 1;
+    return voc_difference(objects_of(images), from.found, to.found, classes, {0.5, true});
+  }
+  Evaluation int8_result(const std::vector<std::string>& kept) const;
 };
 
 inline Ranking LayerSearch::measure_layers(const models::NextImages& noise_images, int measured) const {
   Ranking ranking;
   ranking.layers = models::layer_sensitivities(fused, prepared, noise_images);
-  ranking.float_map = map_of(*models::join(fused.parts, fused.options), "float");
+  ranking.float_result = result_of(*models::join(fused.parts, fused.options), "float");
   std::size_t width = 5;
   for (const auto& layer : ranking.layers) width = std::max(width, layer.layer.name.size());
-  std::printf("\nsensitivity: each layer alone in int8; float mAP %.4f on %zu training images\n", ranking.float_map,
-              images.samples.size());
-  std::printf("%-*s  %9s  %12s  %7s  %8s\n", static_cast<int>(width), "layer", "SQNR (dB)", "MACs/image", "mAP", "change");
+  std::printf("\nsensitivity: each layer alone in int8; float mAP %.4f on %zu %s images; SQNR of what the detector answers\n",
+              ranking.float_result.map, images.samples.size(), images_are);
+  std::printf("%-*s  %9s  %12s  %7s  change (95 %% of it)\n", static_cast<int>(width), "layer", "SQNR (dB)", "MACs/image",
+              "mAP");
   for (const auto& layer : ranking.layers) {
     std::printf("%-*s  %9.2f  %12.4g", static_cast<int>(width), layer.layer.name.c_str(), layer.sqnr, layer.macs);
-    ranking.losses.push_back(NAN);
+    ranking.changes.push_back({NAN, {NAN, NAN}});
     if (measured-- > 0) {
-      const double map = map_of(*models::quantize_only(fused, prepared, layer), layer.layer.name);
-      ranking.losses.back() = ranking.float_map - map;
-      std::printf("  %7.4f  %+8.4f", map, map - ranking.float_map);
+      const Evaluation result = result_of(*models::quantize_only(fused, prepared, layer), layer.layer.name);
+      ranking.changes.back() = change(ranking.float_result, result);
+      std::printf("  %7.4f  %s", result.map, change_text(ranking.changes.back()).c_str());
     }
     std::printf("\n");
     std::fflush(stdout);
@@ -68,10 +81,18 @@ inline Ranking LayerSearch::measure_layers(const models::NextImages& noise_image
   return ranking;
 }
 
-inline double LayerSearch::int8_map(const std::vector<std::string>& kept) const {
+inline Evaluation LayerSearch::int8_result(const std::vector<std::string>& kept) const {
   const models::PreparedDetector detector = models::keep_more_float(fused, prepared, options, kept);
   if (correction) models::correct_biases(fused, detector, correction);
-  return map_of(*models::join(models::convert_detector(detector).parts, fused.options), "int8");
+  return result_of(*models::join(models::convert_detector(detector).parts, fused.options), "int8");
+}
+
+// One line when the wanted drop is less than what the images can tell from none.
+inline void note_resolution(const PairedDifference& change, double max_drop, std::size_t images) {
+  const double reach = (change.interval.high - change.interval.low) / 2;
+  if (!(max_drop < reach)) return;
+  std::printf("--max-drop %g is less than these %zu images can tell: they know the change by int8 to +-%.4f (95 %%)\n",
+              max_drop, images, reach);
 }
 
 inline std::vector<std::string> LayerSearch::choose(const Ranking& ranking, double max_drop) const {
@@ -79,10 +100,11 @@ inline std::vector<std::string> LayerSearch::choose(const Ranking& ranking, doub
   double all_macs = 0;
   for (std::size_t i = 0; i < ranking.layers.size(); ++i) {
     const auto& layer = ranking.layers[i];
-    candidates.push_back({layer.macs, ranking.losses[i], layer.noise_share});
+    const PairedDifference& change = ranking.changes[i];
+    candidates.push_back({layer.macs, -change.mean, change.interval.high - change.mean, layer.noise_share});
     all_macs += layer.macs;
   }
-  const double goal = ranking.float_map - max_drop;
+  const double goal = ranking.float_result.map - max_drop;
   std::printf("\nkeeping layers in float for an mAP of at least %.4f\n", goal);
   const auto names_of = [&](const std::vector<std::size_t>& kept) {
     std::vector<std::string> names;
@@ -90,14 +112,16 @@ inline std::vector<std::string> LayerSearch::choose(const Ranking& ranking, doub
     return names;
   };
   const quant::FloatChoice choice = quant::choose_float(candidates, goal, [&](const std::vector<std::size_t>& kept) {
-    const double map = int8_map(names_of(kept));
+    const Evaluation result = int8_result(names_of(kept));
+    const PairedDifference by = change(ranking.float_result, result);
     double macs = 0;
     std::string list;
     for (const std::size_t i : kept) macs += ranking.layers[i].macs, list += " " + ranking.layers[i].layer.name;
-    std::printf("mAP %.4f, %5.1f%% of the MACs in float:%s\n", map, 100 * macs / std::max(all_macs, 1.0),
-                list.empty() ? " none" : list.c_str());
+    std::printf("mAP %.4f, %s, %5.1f%% of the MACs in float:%s\n", result.map, change_text(by).c_str(),
+                100 * macs / std::max(all_macs, 1.0), list.empty() ? " none" : list.c_str());
+    if (kept.empty()) note_resolution(by, max_drop, images.samples.size());
     std::fflush(stdout);
-    return map;
+    return result.map;
   });
   const std::vector<std::string> names = names_of(choice.kept);
   std::string list;

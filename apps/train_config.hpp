@@ -14,8 +14,10 @@ struct TrainConfig {
   std::string data = "";
   std::string years = "";
   std::string train_split = "trainval";
+  std::string val_split = "";
+  double val_fraction = 0;
   std::string test_split = "test";
-  std::string split = "";
+  std::string resplit = "";
   std::uint64_t split_seed = 1;
   bool drop_bad_boxes = false;
   std::string weights = "";
@@ -43,6 +45,7 @@ struct TrainConfig {
   double jitter = 0;
 
   int eval_every = 1;
+  int patience = 0;
   int save_every = 500;
   int log_every = 20;
 
@@ -53,9 +56,14 @@ struct TrainConfig {
     v("data", data, "VOC-format folder (JPEGImages, Annotations, ImageSets/Main); empty for the built-in shapes");
     v("years", years, "with a VOCdevkit folder: the years to join, as in 2007 or 2007+2012");
     v("train-split", train_split, "image set to train on");
-    v("test-split", test_split, "image set to evaluate on");
-    v("split", split, "instead, divide the images of both sets anew in this ratio, as in 9:1");
-    v("split-seed", split_seed, "which of the possible divisions --split takes; --seed does not change it");
+    v("val-split", val_split,
+      "image set that chooses the best checkpoint; without it and --val-fraction the test set does, whose figure is then too "
+      "good");
+    v("val-fraction", val_fraction,
+      "... or this part of the training images, 0.1 say, taken out of them with each class in proportion");
+    v("test-split", test_split, "image set to test on: once, at the end, where others choose the best checkpoint");
+    v("resplit", resplit, "divide the images of --train-split and --test-split anew in this ratio, as in 9:1");
+    v("split-seed", split_seed, "which of the possible divisions --resplit and --val-fraction take; --seed does not change it");
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
     v("init", init, "how the heads begin, but for what --weights has: he, pytorch (torchvision's rule) or paper");
@@ -81,6 +89,7 @@ struct TrainConfig {
     v("flip", flip, "probability of a horizontal flip");
     v("jitter", jitter, "strength of random changes of brightness, contrast, saturation and hue, 0 to 1");
     v("eval-every", eval_every, "epochs between evaluations; 0 for only at the end");
+    v("patience", patience, "end the run after this many evaluations without a better mAP; 0 for never");
     v("save-every", save_every, "steps between checkpoints, besides one at the end of each epoch; 0 for only those");
     v("log-every", log_every, "steps between lines of the log");
   }

@@ -5,6 +5,7 @@
 
 #include "apps/anchor_fit.hpp"
 #include "apps/moved.hpp"
+#include "apps/quantized.hpp"
 #include "apps/trainer.hpp"
 #include "shrike/io/file.hpp"
 
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 struct Arguments {
   TrainConfig config;
   bool resume = false;
+  std::string split;  // the ratio's name up to version 0.1
 };
 
 void add_options(CLI::App& app, Arguments& arguments) {
@@ -25,6 +27,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
                  "ImageNet; bccd, bccd_resnet18 or voc07_vgg16, for these data sets")
       ->capture_default_str();
   app.add_flag("--resume", arguments.resume, "go on with the run in the --run folder, with its settings")->configurable(false);
+  app.add_option("--split", arguments.split)->group("");
   app.set_config("--config", "", "read settings from this TOML file; the command line wins");
   OptionAdder train{app, "Training"};
   arguments.config.visit(train);
@@ -61,6 +64,9 @@ int parse(int argc, char** argv, Arguments& arguments) {
   add_options(app, arguments);
   app.footer("Example: train_frcnn --preset voc07_vgg16 --data VOCdevkit --weights vgg16.safetensors --run runs/voc07");
   const int status = parse_command_line(app, argc, argv);
+  SHRIKE_CHECK(status >= 0 || arguments.split.empty(), "--split ", arguments.split,
+               ": a ratio is given by --resplit now, as in --resplit 9:1, and image sets by --train-split, --val-split and "
+               "--test-split");
   if (arguments.config.run.empty()) arguments.config.run = "runs/" + arguments.config.preset;
   return status;
 }
@@ -113,6 +119,41 @@ void print_distances(const TrainConfig& config, models::FasterRcnn& model) {
   }
 }
 
+void print_chosen_on_test() {
+  std::printf(
+      "the best checkpoint is chosen on the test set, so that its figure there is optimistic: --val-fraction 0.1 or "
+      "--val-split NAME choose it on other images\n");
+}
+
+// Measures best.safetensors and last.safetensors on the test images, once they are all there will be: the tables, and test.json
+// in the run folder. False when a signal stopped it.
+bool test(const TrainConfig& config, const Dataset& images, Device device) {
+  JsonWriter json;
+  json.begin_object();
+  for (const char* name : {"best", "last"}) {
+    const std::string path = config.run + "/" + name + ".safetensors";
+    if (!fs::exists(path)) continue;  // nothing was evaluated
+    const TensorFile file = load_safetensors(path);
+    const LoadedDetector detector = load_detector(file);
+    nn::to(*detector.model, device);
+    ProgressLine line(100);
+    const Evaluation result = evaluate_detector(
+        *detector.model, images, loader_options(config, false), device, [&](std::int64_t done, std::int64_t all) {
+          line.show(message("testing ", name, ".safetensors: image ", done, " of ", all));
+        });
+    line.clear();
+    if (result.stopped) return false;
+    const std::int64_t step = checkpoint_progress(file).step;
+    std::printf("\ntest set, %s.safetensors (step %lld)\n%s", name, static_cast<long long>(step), result.table.c_str());
+    std::fflush(stdout);
+    json.key(name).begin_object().field("step", step);
+    for (const auto& [key, value] : result.values) json.field(key, value);
+    json.end_object();
+  }
+  write_file_atomically(config.run + "/test.json", json.end_object().str() + "\n");
+  return true;
+}
+
 int train(Arguments arguments) {
   TrainConfig& config = arguments.config;
   const bool resume = arguments.resume;
@@ -125,8 +166,10 @@ int train(Arguments arguments) {
   auto weights = resume ? std::nullopt : read_weights(config);
   if (weights) follow_weights(*weights, config.model);
   if (!resume) settle_norm(weights.has_value(), config.model);
-  const auto [train_set, test_set] = open_data(config);
-  if (!resume) fit_anchors(train_set, config);
+  const DataSets sets = open_data(config);
+  const bool has_val = !sets.val.samples.empty();
+  if (!has_val && config.eval_every > 0) print_chosen_on_test();
+  if (!resume) fit_anchors(sets.train, config);
   write_config(config);
   std::string loaded;
   const auto model = resume ? models::make_detector(config.model) : start_of(config, weights ? &*weights : nullptr, loaded);
@@ -149,7 +192,7 @@ int train(Arguments arguments) {
   std::printf("%s, %.1f million parameters, %d thread(s); run folder %s\n", config.model.backbone.c_str(),
               static_cast<double>(parameters) * 1e-6, num_threads(), config.run.c_str());
 
-  Trainer trainer(config, device, *model, optimizer, train_set, test_set, progress);
+  Trainer trainer(config, device, *model, optimizer, sets.train, has_val ? sets.val : sets.test, progress);
   trainer.ema = average;
   trainer.save = [&] { save_checkpoint(last_checkpoint(config.run), *model, &optimizer, average, config, progress); };
   trainer.save_best = [&] { save_checkpoint(config.run + "/best.safetensors", *model, nullptr, nullptr, config, progress); };
@@ -158,10 +201,12 @@ int train(Arguments arguments) {
                 static_cast<long long>(trainer.total_steps()));
   }
   std::fflush(stdout);
-  if (trainer.run(resume)) {
+  bool done = trainer.run(resume);
+  if (done) {
     print_distances(config, *model);
-    return 0;
+    if (has_val) done = test(config, sets.test, device);
   }
+  if (done) return 0;
   std::fprintf(stderr, "stopped after step %lld; train_frcnn --resume --run %s goes on\n",
                static_cast<long long>(progress.step), config.run.c_str());
   return 128 + stop_signal;

@@ -41,17 +41,17 @@ inline std::int64_t steps_per_epoch(const Dataset& data, const TrainConfig& conf
 }
 
 // Trains by the settings and writes metrics.jsonl and events for TensorBoard to the run folder, which is there. The model is on
-// `device`. Everything that it is given is the caller's and outlives it. Without test images nothing is evaluated.
+// `device`. Everything that it is given is the caller's and outlives it. Without images to evaluate on nothing is evaluated.
 class Trainer {
  public:
   Trainer(const TrainConfig& config, Device device, models::FasterRcnn& model, nn::Sgd& optimizer, const Dataset& train_set,
-          const Dataset& test_set, Progress& progress)
+          const Dataset& eval_set, Progress& progress)
       : config_(config),
         device_(device),
         model_(model),
         optimizer_(optimizer),
         train_set_(train_set),
-        test_set_(test_set),
+        eval_set_(eval_set),
         progress_(progress),
         line_(config.log_every) {}
 
@@ -62,8 +62,8 @@ class Trainer {
   // Called after an evaluation that beat all before, with the model as it was evaluated.
   std::function<void()> save_best;
 
-  // From progress.step to the last step; `resume` goes on with the logs that are there. False when a signal stopped it. Throws
-  // Error naming step and images when a loss or gradient is not finite.
+  // From progress.step to the last step, or until patience ends; `resume` goes on with the logs that are there. False when a
+  // signal stopped it. Throws Error naming step and images when a loss or gradient is not finite.
   bool run(bool resume);
 
   std::int64_t total_steps() const { return config_.epochs * steps_per_epoch(); }
@@ -77,6 +77,7 @@ class Trainer {
   void save_now() {
     if (save) save();
   }
+  bool out_of_patience() const { return config_.patience > 0 && progress_.since_best >= config_.patience; }
   std::int64_t steps_per_epoch() const { return apps::steps_per_epoch(train_set_, config_); }
 
   const TrainConfig& config_;
@@ -84,7 +85,7 @@ class Trainer {
   models::FasterRcnn& model_;
   nn::Sgd& optimizer_;
   const Dataset& train_set_;
-  const Dataset& test_set_;
+  const Dataset& eval_set_;
   Progress& progress_;
   std::array<double, 5> mean_losses_{};  // of the last steps, some 50: total, rpn_cls, rpn_box, cls, box
   double mean_weight_ = 0;
@@ -129,7 +130,7 @@ inline bool Trainer::run(bool resume) {
   Loader loader(train_set_, options);
   Pace pace(total_steps() - progress_.step);
   // A run that is stopped during an evaluation does it again when it is resumed.
-  while (stop_signal == 0 && (progress_.evaluation_due || progress_.step < total_steps())) {
+  while (stop_signal == 0 && (progress_.evaluation_due || (progress_.step < total_steps() && !out_of_patience()))) {
     const std::int64_t epoch = progress_.step / steps_per_epoch();
     if (progress_.evaluation_due) {
       evaluate(epoch - 1);
@@ -139,6 +140,11 @@ inline bool Trainer::run(bool resume) {
     save_now();
   }
   line_.clear();
+  if (stop_signal == 0 && out_of_patience() && progress_.step < total_steps()) {
+    std::printf("no better mAP than %.4f, of step %lld, in %d evaluations: ended after epoch %lld of %d (--patience %d)\n",
+                progress_.best_map, static_cast<long long>(progress_.best_step), progress_.since_best,
+                static_cast<long long>(progress_.step / steps_per_epoch()), config_.epochs, config_.patience);
+  }
   const std::size_t n = maps_.size();
   if (stop_signal == 0 && n >= 2 && maps_[n - 1] >= progress_.best_map && maps_[n - 1] > maps_[n - 2] + 0.01) {
     std::printf("the last evaluation was the best, %.3f above the one before: a run of more --epochs may find more\n",
@@ -202,7 +208,7 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
   if (ema != nullptr) ema->update(progress_.step);
   const bool epoch_done = progress_.step % steps_per_epoch() == 0;
   const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
-  progress_.evaluation_due = epoch_done && wanted && !test_set_.samples.empty();
+  progress_.evaluation_due = epoch_done && wanted && !eval_set_.samples.empty();
 
   const std::vector<std::pair<std::string, double>> values = {
       {"loss", total}, {"loss_rpn_cls", rpn_cls}, {"loss_rpn_box", rpn_box}, {"loss_cls", cls}, {"loss_box", box},
@@ -239,7 +245,7 @@ inline void Trainer::log(const std::string& kind, const std::vector<std::pair<st
 inline void Trainer::evaluate(std::int64_t epoch) {
   const nn::Averaged averaged(ema);
   const Evaluation result = evaluate_detector(
-      model_, test_set_, loader_options(config_, false), device_,
+      model_, eval_set_, loader_options(config_, false), device_,
       [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
   line_.clear();
   if (result.stopped) return;
@@ -248,7 +254,9 @@ inline void Trainer::evaluate(std::int64_t epoch) {
   std::fflush(stdout);
   log("eval", result.values);
   maps_.push_back(result.map);
+  ++progress_.since_best;
   if (result.map > progress_.best_map) {
+    progress_.since_best = 0;
     progress_.best_map = result.map;
     progress_.best_step = progress_.step;
     if (save_best) save_best();

@@ -48,6 +48,8 @@ struct DetectorConfig {
   double roi_background_low = 0;
   double score_threshold = 0.05;
   double nms_threshold = 0.3;
+  std::string soft_nms = "off";
+  double soft_nms_sigma = 0.5;
   int max_detections = 100;
   std::vector<std::string> classes;
 
@@ -88,6 +90,11 @@ struct DetectorConfig {
     v("roi-background-low", roi_background_low, "regions below this IoU are not used as background either");
     v("score-threshold", score_threshold, "detections below this score are dropped");
     v("nms-threshold", nms_threshold, "detections that overlap a better one of their class by more than this IoU are dropped");
+    v("soft-nms", soft_nms,
+      "off, or linear or gaussian: such detections lose score instead (Bodla et al., 2017), on the CPU; those whose score "
+      "falls "
+      "below the threshold are dropped");
+    v("soft-nms-sigma", soft_nms_sigma, "soft-nms gaussian: scores fall by exp(-IoU^2 / sigma)");
     v("max-detections", max_detections, "at most this many detections an image");
     v("classes", classes, "names of the classes, label 1 first");
   }
@@ -145,6 +152,9 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   options.detections.score_threshold = static_cast<float>(config.score_threshold);
   options.detections.nms_threshold = static_cast<float>(config.nms_threshold);
   options.detections.max_detections = config.max_detections;
+  options.detections.soft_nms = parse_soft_nms(config.soft_nms);
+  SHRIKE_CHECK(config.soft_nms_sigma > 0, "soft-nms-sigma ", config.soft_nms_sigma, ": expected a positive number");
+  options.detections.soft_nms_sigma = config.soft_nms_sigma;
   options.roi.height = config.pooled_size();
   options.roi.width = config.pooled_size();
   options.roi.sampling_ratio = config.sampling_ratio;

@@ -35,6 +35,7 @@ struct FasterRcnnOptions {
   bool roi_align = true;      // false: RoIPool, as in the paper
   float rpn_beta = 1.0f / 9;  // where the smooth L1 losses turn from quadratic to linear
   float box_beta = 1.0f / 9;
+  bool test_flip = false;  // detect() looks at the mirror image too, and suppresses what it finds in both together
 
   std::vector<double> inference_settings() const;
 };
@@ -47,6 +48,7 @@ inline std::vector<double> FasterRcnnOptions::inference_settings() const {
   const DetectionOptions& d = detections;
   add(num_classes, stride, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
   add(d.score_threshold, d.nms_threshold, d.max_detections, d.min_size, d.weights.x, d.weights.y, d.weights.w, d.weights.h);
+  add(static_cast<int>(d.soft_nms), d.soft_nms_sigma, test_flip);
   add(roi_align, roi.height, roi.width, roi.spatial_scale, roi.sampling_ratio, roi.aligned);
   add(anchors.offset, anchors.sizes.size(), anchors.ratios.size());
   for (const float size : anchors.sizes) add(size);
@@ -87,8 +89,8 @@ class FasterRcnn : public nn::Module {
                 std::uint64_t seed, std::uint64_t step);
 
   // The objects found in each image, in pixels of the image as given, best first. On a GPU, images of a size that comes again
-  // are one launch of a CUDA graph (core/replay.hpp). It follows weights that change, in place or not, other options and other
-  // parts, but not a Graph whose nodes are changed after it ran.
+  // are one launch of a CUDA graph (core/replay.hpp); soft suppression is done on the host after it. It follows weights that
+  // change, in place or not, other options and other parts, but not a Graph whose nodes are changed after it ran.
   std::vector<std::vector<Detection>> detect(const Tensor& images, const std::vector<ImageSize>& sizes);
 
   // The boxes [n, 4] proposed in each image, of the feature maps that forward() made of them, and the features that the box
@@ -124,8 +126,9 @@ class FasterRcnn : public nn::Module {
                          const ProposalOptions& options);
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
-  Tensors find(const Tensor& images, const std::vector<ImageSize>& sizes);
-  Tensors find_again(const Tensor& images, const std::vector<ImageSize>& sizes);
+  std::vector<DetectionCandidates> candidates(const Tensor& images, const std::vector<ImageSize>& sizes);
+  Tensors find(const Tensors& images, const std::vector<ImageSize>& sizes);
+  Tensors find_again(const Tensors& images, const std::vector<ImageSize>& sizes);
 
   nn::ModulePtr backbone_;
   nn::ModulePtr rpn_head_;
@@ -154,6 +157,21 @@ inline Tensor pad_end(const Tensor& x, std::int64_t dim, std::int64_t size) {
 inline Tensor crop(const Tensor& map, std::int64_t rows, std::int64_t columns) {
   const Tensor x = rows == map.size(1) ? map : slice(map, 1, 0, rows);
   return columns == map.size(2) ? x : slice(x, 2, 0, columns);
+}
+
+// Images [N, H, W, 3], each mirrored within its size: left and right exchanged, and what is right of it and below it, padding,
+// stays there.
+inline Tensor mirrored(const Tensor& images, const std::vector<ImageSize>& sizes) {
+  const std::int64_t width = images.size(2);
+  Tensors result;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    std::vector<std::int32_t> from(static_cast<std::size_t>(width), -1);  // zeros
+    for (int x = 0; x < sizes[i].width; ++x) from[static_cast<std::size_t>(x)] = sizes[i].width - 1 - x;
+    const auto first = static_cast<std::int64_t>(i);
+    const Tensor columns = permute(slice(images, 0, first, first + 1), {2, 0, 1, 3});
+    result.push_back(permute(index_rows(columns, tensor<std::int32_t>({width}, from, images.device())), {1, 2, 0, 3}));
+  }
+  return result.size() == 1 ? result[0] : concat(result, 0);
 }
 
 }  // namespace detail
@@ -298,36 +316,50 @@ inline std::vector<Tensor> FasterRcnn::regions(const Tensors& maps, const Tensor
   return boxes;
 }
 
-// What find_detections() says of each image. On a device nothing is read back, and every size follows from the image's shape
-// and the options.
-inline Tensors FasterRcnn::find(const Tensor& images, const std::vector<ImageSize>& sizes) {
+// What may be found in each image. On a device nothing is read back, and every size follows from the image's shape and the
+// options.
+inline std::vector<DetectionCandidates> FasterRcnn::candidates(const Tensor& images, const std::vector<ImageSize>& sizes) {
   const Tensors maps = forward({images});
   const std::vector<Tensor> boxes = regions(maps, images, sizes);
-  Tensors result;
+  std::vector<DetectionCandidates> result;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const Tensors head = box_head_->forward({pool(maps, images.size(1), boxes_to_rois(boxes[i], static_cast<int>(i)))});
     SHRIKE_CHECK(head[0].size(1) == options_.num_classes, "a box head of ", head[0].size(1), " classes in a detector of ",
                  options_.num_classes);
-    result.push_back(find_detections(head[0], head[1], boxes[i], sizes[i].height, sizes[i].width, options_.detections));
+    result.push_back(detection_candidates(head[0], head[1], boxes[i], sizes[i].height, sizes[i].width, options_.detections));
   }
   return result;
 }
 
+// What select_detections() says of each image. `images`: the batch, and its mirror image if that is looked at too.
+inline Tensors FasterRcnn::find(const Tensors& images, const std::vector<ImageSize>& sizes) {
+  std::vector<DetectionCandidates> all = candidates(images[0], sizes);
+  if (images.size() > 1) {
+    const std::vector<DetectionCandidates> mirror = candidates(images[1], sizes);
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = join_mirrored(all[i], mirror[i], sizes[i].width);
+  }
+  Tensors result;
+  for (const DetectionCandidates& image : all) result.push_back(select_detections(image, options_.detections));
+  return result;
+}
+
 // The same, recorded and replayed where that is possible.
-inline Tensors FasterRcnn::find_again(const Tensor& images, const std::vector<ImageSize>& sizes) {
+inline Tensors FasterRcnn::find_again(const Tensors& images, const std::vector<ImageSize>& sizes) {
   const auto state = nn::replayable_state(*this);
   if (!state) return find(images, sizes);
   std::vector<double> settings = options_.inference_settings();
   for (const ImageSize& size : sizes) settings.insert(settings.end(), {1.0 * size.height, 1.0 * size.width});
-  return replay_(settings, {*state, {backbone_, rpn_head_, box_head_}}, {images},
-                 [&](const Tensors& in) { return find(in[0], sizes); });
+  return replay_(settings, {*state, {backbone_, rpn_head_, box_head_}}, images,
+                 [&](const Tensors& in) { return find(in, sizes); });
 }
 
 inline std::vector<std::vector<Detection>> FasterRcnn::detect(const Tensor& images, const std::vector<ImageSize>& sizes) {
   const NoGrad no_grad;
-  const Tensors found = images.device() == Device::cpu ? find(images, sizes) : find_again(images, sizes);
+  Tensors in = {images};
+  if (options_.test_flip) in.push_back(detail::mirrored(images, sizes));
+  const Tensors found = images.device() == Device::cpu ? find(in, sizes) : find_again(in, sizes);
   std::vector<std::vector<Detection>> result;
-  for (const Tensor& image : found) result.push_back(read_detections(image, options_.num_classes));
+  for (const Tensor& image : found) result.push_back(read_detections(image, options_.num_classes, options_.detections));
   return result;
 }
 

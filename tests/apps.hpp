@@ -54,6 +54,16 @@ inline std::string training(const std::string& run_folder, const std::string& mo
          more;
 }
 
+// One line on standard error that begins with the program's name.
+inline void check_failure(const Outcome& outcome, const std::string& program, const std::string& part) {
+  INFO(outcome.text);
+  CHECK(outcome.status == 1);
+  const auto last = outcome.text.rfind(program + ": ");
+  REQUIRE(last != std::string::npos);
+  CHECK(outcome.text.find('\n', last) == outcome.text.size() - 1);
+  CHECK_THAT(outcome.text.substr(last), Catch::Matchers::Contains(part));
+}
+
 inline std::string bytes(const std::string& path) { return read_file(path, 1u << 30); }
 
 }  // namespace programs

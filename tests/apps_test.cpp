@@ -30,16 +30,6 @@ const std::string& trained() {
   return folder;
 }
 
-// One line on standard error that begins with the program's name.
-void check_failure(const Outcome& outcome, const std::string& program, const std::string& part) {
-  INFO(outcome.text);
-  CHECK(outcome.status == 1);
-  const auto last = outcome.text.rfind(program + ": ");
-  REQUIRE(last != std::string::npos);
-  CHECK(outcome.text.find('\n', last) == outcome.text.size() - 1);
-  CHECK_THAT(outcome.text.substr(last), Contains(part));
-}
-
 // Runs an application that trains in the folder `name`, interrupts it three times, each when it has got further, and lets it
 // end; with `resume` from when its checkpoint is there.
 void interrupt(const std::string& app, const std::string& name, std::string arguments, const std::string& resume, bool kill) {
@@ -255,7 +245,7 @@ TEST_CASE("bad settings and files are one line and exit status 1") {
   check_failure(run("train_frcnn", training("bad", "--device tpu")), "train_frcnn", "device 'tpu'");
   check_failure(run("train_frcnn", training("bad", "--schedule sine")), "train_frcnn", "schedule 'sine'");
   check_failure(run("train_frcnn", training("bad", "--weights /no/such/file")), "train_frcnn", "/no/such/file");
-  check_failure(run("train_frcnn", training("bad", "--split 9")), "train_frcnn", "9");
+  check_failure(run("train_frcnn", training("bad", "--resplit 9")), "train_frcnn", "9");
   check_failure(run("train_frcnn", "--preset bccd --data /no/such/folder --run " + workplace().path("bad")), "train_frcnn",
                 "/no/such/folder");
   check_failure(run("train_frcnn", training("bad", "--classes circle,square")), "train_frcnn", "triangle");

@@ -1,6 +1,9 @@
 // One layer alone in int8, the noise it makes, and the choice of layers to keep in float.
 #include "models/sensitivity.hpp"
 
+#include <algorithm>
+#include <set>
+
 #include "catch.hpp"
 #include "error_of.hpp"
 #include "models/detector.hpp"
@@ -109,6 +112,10 @@ TEST_CASE("the ratio of signal to noise is that of the sums of squares") {
   }
   CHECK(ratio.decibels() == Approx(10 * std::log10(signal / noise)).epsilon(1e-12));
   CHECK(ratio.noise_share() == Approx(noise / signal).epsilon(1e-12));
+  Sqnr weighted;  // x^2 is 4 and 9, (x - y)^2 is 1 and 4
+  weighted.add(full({1}, 2.0f), full({1}, 1.0f), 0.5);
+  weighted.add(full({1}, 3.0f), full({1}, 5.0f));
+  CHECK(weighted.noise_share() == Approx((0.5 * 1 + 4) / (0.5 * 4 + 9)).epsilon(1e-12));
   CHECK_THROWS_AS(ratio.add(zeros({2}), zeros({3})), Error);
 }
 
@@ -169,10 +176,97 @@ TEST_CASE("every layer of a detector is ranked, the one with coarse steps first,
         std::string::npos);
 }
 
+TEST_CASE("the noise of every layer is that in the whole detector's answers at the places that the float one looks at") {
+  const NoGrad no_grad;
+  models::DetectorConfig config;
+  config.backbone = "vgg11";
+  config.width = 8;
+  config.batch_norm = true;
+  config.head_width = 24;
+  config.roi_size = 3;
+  config.anchor_sizes = {16, 32};
+  config.test_post_nms = 7;
+  config.classes = {"a", "b"};
+  const auto model = models::make_detector(config);
+  nn::initialize(*model, 3);
+  nn::train(*model, false);
+  const models::FusedDetector fused = models::fuse_detector(*model);
+  const models::PreparedDetector prepared = models::prepare_detector(fused, {});
+  models::calibrate(prepared, images(2, 4));
+
+  using reference::Doubles;
+  struct Answer {
+    Doubles objectness, anchor_offsets, class_logits, region_offsets;
+  };
+  const auto plain = models::join(fused.parts, fused.options);
+  // The float detector's regions, and the anchors that it holds to be objects most.
+  const auto answer = [&](models::FasterRcnn& detector, const Tensor& image, const std::vector<ImageSize>& size) {
+    const Tensors float_maps = plain->forward({image});
+    const Doubles float_logits = reference::doubles(plain->rpn_head()->forward(float_maps)[0]);
+    std::vector<std::size_t> anchors(float_logits.size());
+    for (std::size_t i = 0; i < anchors.size(); ++i) anchors[i] = i;
+    std::stable_sort(anchors.begin(), anchors.end(),
+                     [&](std::size_t a, std::size_t b) { return float_logits[a] > float_logits[b]; });
+    anchors.resize(7);
+    const Tensor rois = boxes_to_rois(plain->regions(float_maps, image, size)[0], 0);
+
+    const Tensors maps = detector.forward({image});
+    const Tensors rpn = detector.rpn_head()->forward(maps);
+    const Tensors head = detector.box_head()->forward({detector.pool(maps, image.size(1), rois)});
+    const Doubles logits = reference::doubles(rpn[0]), offsets = reference::doubles(rpn[1]);
+    Answer result{{}, {}, reference::doubles(head[0]), reference::doubles(head[1])};
+    for (const std::size_t i : anchors) {
+      result.objectness.push_back(logits[i]);
+      for (std::size_t k = 0; k < 4; ++k) result.anchor_offsets.push_back(offsets[4 * i + k]);
+    }
+    for (std::size_t i = 0; i < result.region_offsets.size(); ++i) result.region_offsets[i] /= i % 4 < 2 ? 10 : 5;
+    return result;
+  };
+  const auto layers = models::layer_sensitivities(fused, prepared, images(2, 9));
+  std::set<std::size_t> parts;
+  for (const auto& layer : layers) {
+    parts.insert(layer.part);
+    const auto with = models::quantize_only(fused, prepared, layer);
+    double signal[2] = {}, noise[2] = {};  // of log-odds and of offsets
+    for (auto next = images(2, 9); const auto batch = next();) {
+      const Answer x = answer(*plain, batch->first, batch->second), y = answer(*with, batch->first, batch->second);
+      const auto add = [&](int kind, const Doubles& a, const Doubles& b) {
+        REQUIRE(!a.empty());
+        for (std::size_t i = 0; i < a.size(); ++i) {
+          signal[kind] += a[i] * a[i] / static_cast<double>(a.size());
+          noise[kind] += (a[i] - b[i]) * (a[i] - b[i]) / static_cast<double>(a.size());
+        }
+      };
+      add(0, x.objectness, y.objectness);
+      add(0, x.class_logits, y.class_logits);
+      add(1, x.anchor_offsets, y.anchor_offsets);
+      add(1, x.region_offsets, y.region_offsets);
+    }
+    INFO(layer.layer.name);
+    CHECK(layer.noise_share == Approx((noise[0] / signal[0] + noise[1] / signal[1]) / 2).epsilon(1e-4));
+    CHECK(layer.noise_share > 0);
+  }
+  CHECK(parts.size() == 3);
+}
+
+TEST_CASE("a loss within its error does not put a layer first") {
+  // The second loses most for its multiply-adds, but not more than chance; the third has the noise.
+  const std::vector<Candidate> layers = {{10, 0.010, 0.004, 0.1}, {10, 0.020, 0.021, 0.01}, {10, -0.001, 0.002, 0.3}};
+  std::vector<std::vector<std::size_t>> asked;
+  const FloatChoice all = choose_float(layers, 2, [&](const std::vector<std::size_t>& kept) {
+    asked.push_back(kept);
+    return 0.0;
+  });
+  CHECK_FALSE(all.met);
+  REQUIRE(asked.size() == 4);
+  CHECK(asked.back() == std::vector<std::size_t>{0, 2, 1});
+}
+
 TEST_CASE("layers are kept in float by what they gain for their cost, until it is enough, and no more than that") {
   const double nan = NAN;
   // Losses that add up; the last two are known by their noise alone, and one of these is harmless.
-  const std::vector<Candidate> layers = {{100, 0.02, 0.5}, {10, 0.01, 0.1}, {1, -0.001, 0.2}, {5, nan, 0.04}, {50, nan, 0.01}};
+  const std::vector<Candidate> layers = {
+      {100, 0.02, 0, 0.5}, {10, 0.01, 0, 0.1}, {1, -0.001, 0, 0.2}, {5, nan, 0, 0.04}, {50, nan, 0, 0.01}};
   const std::vector<double> losses = {0.02, 0.01, 0, 0.004, 0.001};
   int calls = 0;
   const auto score = [&](const std::vector<std::size_t>& kept) {

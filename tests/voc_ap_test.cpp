@@ -88,6 +88,40 @@ TEST_CASE("weights of images are as many copies of them, and the interval lies a
   CHECK_THROWS_WITH(voc_means({{}}, {{}}, 3, {{1, 1}}), Catch::Contains("2 weights for 1 images"));
 }
 
+TEST_CASE("the difference of two detectors is taken on the same draws of images") {
+  const Golden golden("eval_golden.txt");
+  Random random(9, RandomStream::test);
+  for (const auto& [name, classes, truth, found] : scenes(golden, false)) {
+    INFO(name);
+    const PairedDifference same = voc_difference(truth, found, found, classes);
+    CHECK((same.mean == 0 && same.interval.low == 0 && same.interval.high == 0));
+
+    auto worse = found;
+    for (auto& image : worse) {
+      for (Detection& detection : image) detection.score *= random.uniform(0.2f, 1);
+    }
+    const PairedDifference all = voc_difference(truth, found, worse, classes);
+    CHECK(all.mean == Approx(voc_ap(truth, worse, classes).mean - voc_ap(truth, found, classes).mean).epsilon(1e-12));
+    CHECK(all.interval.low < all.interval.high);
+
+    // The first draw alone, by copies of the images.
+    Random draw(1, RandomStream::bootstrap);
+    std::vector<int> times(truth.size());
+    for (std::size_t i = 0; i < truth.size(); ++i) ++times[draw.below(static_cast<std::uint32_t>(truth.size()))];
+    const auto copies = [&](const auto& images) {
+      std::decay_t<decltype(images)> result;
+      for (std::size_t i = 0; i < times.size(); ++i) result.insert(result.end(), static_cast<std::size_t>(times[i]), images[i]);
+      return result;
+    };
+    const auto drawn = copies(truth);
+    const double expected = voc_ap(drawn, copies(worse), classes).mean - voc_ap(drawn, copies(found), classes).mean;
+    const PairedDifference first = voc_difference(truth, found, worse, classes, {}, 1);
+    CHECK(first.interval.low == Approx(expected).margin(1e-9));
+    CHECK(first.interval.high == first.interval.low);
+  }
+  CHECK(std::isnan(voc_difference({{}}, {{}}, {{}}, 3).mean));
+}
+
 TEST_CASE("a second detection of an object is wrong, the first is the one of higher score") {
   CHECK(ap_of({{object(here)}}, {{detection(here, 0.9f), detection(here, 0.8f)}}, false) == 1.0);
   const VocAp result = voc_ap({{object(here), object(elsewhere)}},

@@ -143,6 +143,28 @@ std::vector<Judged> judge_all(const std::vector<std::vector<Object>>& truth, con
   return result;
 }
 
+// How often each of so many images is drawn, for each resample.
+std::vector<std::vector<int>> draws(std::size_t images, int resamples) {
+  Random random(1, RandomStream::bootstrap);
+  std::vector<std::vector<int>> weights;
+  for (int i = 0; i < resamples; ++i) {
+    std::vector<int>& one = weights.emplace_back(images);
+    for (std::size_t k = 0; k < images; ++k) ++one[random.below(static_cast<std::uint32_t>(images))];
+  }
+  return weights;
+}
+
+// Where 95 % of the values that are numbers lie.
+Interval middle(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return std::isnan(value); });
+  if (values.empty()) return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double share) {
+    return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
+  };
+  return {at(0.025), at(0.975)};
+}
+
 }  // namespace
 
 VocAp voc_ap(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found, int num_classes,
@@ -171,19 +193,22 @@ std::vector<double> voc_means(const std::vector<std::vector<Object>>& truth, con
 
 Interval voc_interval(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
                       int num_classes, const VocApOptions& options, int resamples) {
-  Random random(1, RandomStream::bootstrap);
-  const auto images = static_cast<std::uint32_t>(truth.size());
-  std::vector<std::vector<int>> weights;
-  for (int i = 0; i < resamples; ++i) {
-    std::vector<int>& one = weights.emplace_back(images);
-    for (std::uint32_t k = 0; k < images; ++k) ++one[random.below(images)];
-  }
-  std::vector<double> means = voc_means(truth, found, num_classes, weights, options);
-  std::erase_if(means, [](double mean) { return std::isnan(mean); });
-  if (means.empty()) return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
-  std::sort(means.begin(), means.end());
-  const auto at = [&](double share) { return means[static_cast<std::size_t>(share * static_cast<double>(means.size() - 1))]; };
-  return {at(0.025), at(0.975)};
+  return middle(voc_means(truth, found, num_classes, draws(truth.size(), resamples), options));
+}
+
+PairedDifference voc_difference(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& first,
+                                const std::vector<std::vector<Detection>>& second, int num_classes, const VocApOptions& options,
+                                int resamples) {
+  std::vector<std::vector<int>> weights = draws(truth.size(), resamples);
+  weights.emplace_back(truth.size(), 1);  // the images as they are
+  const std::vector<double> a = voc_means(truth, first, num_classes, weights, options);
+  std::vector<double> b = voc_means(truth, second, num_classes, weights, options);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] -= a[i];
+  PairedDifference result;
+  result.mean = b.back();
+  b.pop_back();
+  result.interval = middle(std::move(b));
+  return result;
 }
 
 std::string to_table(const VocAp& result, const std::vector<std::string>& names) {

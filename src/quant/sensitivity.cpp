@@ -76,14 +76,14 @@ std::shared_ptr<Graph> quantize_only(const Prepared& prepared, Value layer) {
   return graph;
 }
 
-void Sqnr::add(const Tensor& x, const Tensor& y) {
+void Sqnr::add(const Tensor& x, const Tensor& y, double weight) {
   SHRIKE_CHECK(x.shape() == y.shape(), "SQNR of tensors of shapes ", x.shape(), " and ", y.shape());
   const Tensor a = x.to(Device::cpu), b = y.to(Device::cpu);
   const float *p = a.data<float>(), *q = b.data<float>();
   for (std::int64_t i = 0; i < a.numel(); ++i) {
     const double signal = static_cast<double>(p[i]), noise = signal - static_cast<double>(q[i]);
-    signal_ += signal * signal;
-    noise_ += noise * noise;
+    signal_ += weight * signal * signal;
+    noise_ += weight * noise * noise;
   }
 }
 
@@ -93,7 +93,8 @@ FloatChoice choose_float(const std::vector<Candidate>& layers, double goal,
   std::vector<std::size_t> order(layers.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    const bool a_loses = layers[a].loss > 0, b_loses = layers[b].loss > 0;
+    const auto loses = [&](std::size_t i) { return layers[i].loss > std::max(layers[i].loss_error, 0.0); };
+    const bool a_loses = loses(a), b_loses = loses(b);
     if (a_loses != b_loses) return a_loses;
     if (a_loses) return layers[a].loss / macs(a) > layers[b].loss / macs(b);
     return layers[a].noise_share / macs(a) > layers[b].noise_share / macs(b);

@@ -194,6 +194,11 @@ TEST_CASE("graphs follow weights, parts and options that are replaced") {
   const Found third = settle();
   CHECK((third[0].empty() || third[0][0].score != second[0][0].score));
 
+  model->options().test_flip = true;
+  model->options().detections.soft_nms = SoftNms::linear;
+  for (int i = 0; i < 3; ++i) check_same(*model, image);
+  model->options().test_flip = false;
+  model->options().detections.soft_nms = SoftNms::off;
   model->options().detections.score_threshold = 0.4f;
   for (int i = 0; i < 3; ++i) check_same(*model, image);
   model->options().detections.max_detections = 1;

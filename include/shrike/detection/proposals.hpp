@@ -7,6 +7,7 @@
 #include "shrike/core/box.hpp"
 #include "shrike/core/tensor.hpp"
 #include "shrike/detection/boxes.hpp"
+#include "shrike/detection/soft_nms.hpp"
 
 namespace shrike {
 
@@ -40,6 +41,8 @@ struct DetectionOptions {
   std::int64_t max_detections = 100;
   float min_size = 0.01f;  // sides in pixels after clipping
   BoxWeights weights = roi_weights;
+  SoftNms soft_nms = SoftNms::off;  // in place of suppression; linear from nms_threshold on
+  double soft_nms_sigma = 0.5;
 };
 
 // class_logits f32 [P, C] with the background first, deltas f32 [P, 4 C], proposals f32 [P, 4] of one image: softmax, decode
@@ -49,12 +52,28 @@ struct DetectionOptions {
 std::vector<Detection> detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals,
                                   std::int64_t image_height, std::int64_t image_width, const DetectionOptions& options);
 
-// The same in two steps. The first stays on the device, where nothing is read back to the host and K, at most max_detections,
-// depends on shapes and options alone: f32 [6 K], boxes [K, 4], scores [K], then as bits of s32 the candidates' numbers [K],
-// p (C - 1) + c - 1 for class c of proposal p, or -1 from where on there are no more. The second brings it to the host.
-Tensor find_detections(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals, std::int64_t image_height,
-                       std::int64_t image_width, const DetectionOptions& options);
-std::vector<Detection> read_detections(const Tensor& found, std::int64_t classes);
+// The same in steps that stay on the device: nothing is read back to the host, and sizes depend on shapes and options alone
+// (on the CPU, where the number of candidates that stay costs nothing, on that too).
+struct DetectionCandidates {
+  Tensor boxes;   // f32 [N, 4], N = P (C - 1): place p (C - 1) + c - 1 is class c of proposal p
+  Tensor scores;  // f32 [N], minus infinity where a candidate drops out
+  Tensor labels;  // s32 [N]
+  Tensor count;   // s32 [1]: those that stay
+};
+DetectionCandidates detection_candidates(const Tensor& class_logits, const Tensor& deltas, const Tensor& proposals,
+                                         std::int64_t image_height, std::int64_t image_width, const DetectionOptions& options);
+
+// Those of an image and those that were found in its mirror image, whose boxes are mirrored back.
+DetectionCandidates join_mirrored(const DetectionCandidates& image, const DetectionCandidates& mirror,
+                                  std::int64_t image_width);
+
+// Suppression, and the best of what is left: f32 [6 K], boxes [K, 4], scores [K], then as bits of s32 the candidates' places
+// [K], or -1 from where on there are no more. K is at most max_detections, or N with soft suppression, which is left to the
+// host: then these are the candidates, by descending score.
+Tensor select_detections(const DetectionCandidates& candidates, const DetectionOptions& options);
+
+// Brings that to the host; with soft suppression, does it.
+std::vector<Detection> read_detections(const Tensor& found, std::int64_t classes, const DetectionOptions& options);
 
 namespace kernels {
 

@@ -52,6 +52,17 @@ struct Interval {
 Interval voc_interval(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& found,
                       int num_classes, const VocApOptions& options = {}, int resamples = 500);
 
+// How much more `second` reaches than `first` on the same images, and between which values 95 % of the differences lie when
+// images are drawn as for voc_interval(), both detectors on the same draws: what all the images have in common is not in it.
+// NaN without objects.
+struct PairedDifference {
+  double mean = 0;
+  Interval interval;
+};
+PairedDifference voc_difference(const std::vector<std::vector<Object>>& truth, const std::vector<std::vector<Detection>>& first,
+                                const std::vector<std::vector<Detection>>& second, int num_classes,
+                                const VocApOptions& options = {}, int resamples = 500);
+
 // An aligned table, one line per class and one for the mean; names[i] is that of label i + 1. A class without objects shows
 // "-" and is left out of the mean.
 std::string to_table(const VocAp& result, const std::vector<std::string>& names);

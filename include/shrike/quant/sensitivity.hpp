@@ -23,8 +23,8 @@ std::shared_ptr<Graph> quantize_only(const Prepared& prepared, Graph::Value laye
 // Signal-to-quantization-noise ratio: 10 log10 of the sum of x^2 over that of (x - y)^2, in decibels.
 class Sqnr {
  public:
-  // x f32 as it should be and y as it is, of one shape.
-  void add(const Tensor& x, const Tensor& y);
+  // x f32 as it should be and y as it is, of one shape; their squares count `weight` times.
+  void add(const Tensor& x, const Tensor& y, double weight = 1);
   // Infinite without noise.
   double decibels() const { return noise_ > 0 ? 10 * std::log10(signal_ / noise_) : HUGE_VAL; }
   // The noise's share of the signal; 0 without noise.
@@ -38,7 +38,8 @@ class Sqnr {
 struct Candidate {
   double macs = 0;         // multiply-adds that are float then
   double loss = NAN;       // of the measure, with this layer alone in int8; NaN where that is not known
-  double noise_share = 0;  // see Sqnr
+  double loss_error = 0;   // how much of the loss may be chance
+  double noise_share = 0;  // see Sqnr; of one signal for all layers
 };
 
 struct FloatChoice {
@@ -48,8 +49,8 @@ struct FloatChoice {
 };
 
 // Which layers to keep in float so that score(those) reaches the goal, and few multiply-adds are float. They are added one by
-// one, those first that lose most by themselves for their multiply-adds, then, of those that lose nothing or are not known,
-// those with most noise for theirs. Once it is enough each is tried in int8 again, the one with most multiply-adds first. When
+// one, those first whose loss by themselves is more than its error, by what they lose for their multiply-adds, then the others,
+// by their noise for theirs. Once it is enough each is tried in int8 again, the one with most multiply-adds first. When
 // it never is enough, `kept` is the best set there was. score() is called at most twice for each layer and once more.
 FloatChoice choose_float(const std::vector<Candidate>& layers, double goal,
                          const std::function<double(const std::vector<std::size_t>&)>& score);
