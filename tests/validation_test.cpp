@@ -29,13 +29,13 @@ std::string said(const std::string& app, const std::string& arguments) {
 const std::string& validated() {
   static std::string text;
   static const std::string folder = [] {
-    text = train("validated", "--val-fraction 0.25");
+    text = train("validated", "--val-fraction 0.25 --max-detections 1000 --epochs 12");
     return workplace().path("validated");
   }();
   INFO(text);
   CHECK_THAT(text, Contains("9 images are trained on, 3 held out of the training set choose the best checkpoint"));
   CHECK_THAT(text, !Contains("chosen on the test set") && !Contains("warning"));
-  CHECK_THAT(text, Contains("test set, best.safetensors (step ") && Contains("test set, last.safetensors (step 18)"));
+  CHECK_THAT(text, Contains("test set, best.safetensors (step ") && Contains("test set, last.safetensors (step 108)"));
   return folder;
 }
 
@@ -44,14 +44,15 @@ const std::string& validated() {
 TEST_CASE("a part of the training images chooses the best checkpoint, and the test set is measured once, at the end") {
   const std::string folder = validated();
   const std::string json = bytes(folder + "/test.json");
-  CHECK_THAT(json, Contains("\"best\":{\"step\":") && Contains("\"last\":{\"step\":18,\"map_voc07\":"));
+  CHECK_THAT(json, Contains("\"best\":{\"step\":") && Contains("\"last\":{\"step\":108,\"map_voc07\":"));
   // The figure of the best checkpoint is the one that eval_frcnn has for it.
   said("eval_frcnn", folder + "/best.safetensors --threads 1 --json " + workplace().path("best.json"));
   const std::string measured = bytes(workplace().path("best.json"));
   const std::string area =
       measured.substr(measured.find("\"map_area\":"), measured.find(",\"coco_ap\"") - measured.find("\"map_area\":"));
+  CHECK(area != "\"map_area\":0");
   CHECK_THAT(json.substr(0, json.find("\"last\"")), Contains(area));
-  CHECK_THAT(said("train_frcnn", "--resume --run " + folder), Contains("test set, last.safetensors (step 18)"));
+  CHECK_THAT(said("train_frcnn", "--resume --run " + folder), Contains("test set, last.safetensors (step 108)"));
 
   CHECK_THAT(train("by_test_set", "--epochs 1"), Contains("best checkpoint is chosen on the test set"));
   CHECK_FALSE(fs::exists(workplace().path("by_test_set/test.json")));
@@ -77,10 +78,11 @@ TEST_CASE("an image set chooses the best checkpoint, but not one that is trained
 }
 
 TEST_CASE("a run without a better mAP ends when patience does") {
-  const std::string text = train("patient", "--lr 0 --epochs 5 --patience 2");
+  const std::string text = train("patient", "--lr 0 --no-batch-norm --eval-every 1 --epochs 5 --patience 2");
   CHECK_THAT(text, Contains("of step 12, in 2 evaluations: ended after epoch 3 of 5"));
   CHECK_THAT(said("train_frcnn", "--resume --run " + workplace().path("patient")), Contains("ended after epoch 3 of 5"));
-  CHECK_THAT(train("impatient", "--lr 0 --epochs 3"), !Contains("ended after") && Contains("epoch 3 of 3"));
+  CHECK_THAT(train("impatient", "--lr 0 --no-batch-norm --eval-every 1 --epochs 3"),
+             !Contains("ended after") && Contains("epoch 3 of 3"));
 }
 
 TEST_CASE("after --resplit the images held out are measured, and others only with a word of warning") {
@@ -137,14 +139,17 @@ TEST_CASE("layers are ranked on validation images where there are some") {
 
 TEST_CASE("images are looked at in another size, mirrored too, and with soft suppression, where that is asked for") {
   const std::string last = validated() + "/last.safetensors --threads 1 ";
-  const std::string plain = said("eval_frcnn", last);
-  CHECK(said("eval_frcnn", last + "--min-size 64 --soft-nms off") == plain);  // as it is
+  const auto curves = [&](const std::string& more) {  // which have a point for each detection
+    said("eval_frcnn", last + more + " --curves " + workplace().path("curves.csv"));
+    return bytes(workplace().path("curves.csv"));
+  };
+  const std::string plain = curves("");
+  CHECK((curves("--min-size 64 --soft-nms off") == plain));  // as it was trained
   for (const char* more : {"--min-size 48", "--test-scale 90", "--flip", "--soft-nms linear", "--soft-nms gaussian"}) {
     INFO(more);
-    CHECK(said("eval_frcnn", last + more) != plain);
+    CHECK((curves(more) != plain));
   }
-  CHECK(said("eval_frcnn", last + "--soft-nms gaussian --soft-nms-sigma 0.1") !=
-        said("eval_frcnn", last + "--soft-nms gaussian"));
+  CHECK((curves("--soft-nms gaussian --soft-nms-sigma 0.1") != curves("--soft-nms gaussian")));
   CHECK(run("eval_frcnn", last + "--soft-nms cubic").status == 2);
   check_failure(run("eval_frcnn", last + "--min-size 64 --max-size 50"), "eval_frcnn",
                 "--max-size 50 is less than --min-size 64");
