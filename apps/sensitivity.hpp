@@ -22,10 +22,10 @@ struct Ranking {
   std::vector<PairedDifference> changes;
 };
 
-// "-0.0012 (-0.0034 to +0.0008)": a change and between which values 95 % of it lies.
+// "-0.0012 +- 0.0022": a change and its 95 % confidence interval.
 inline std::string change_text(const PairedDifference& change) {
   char text[64];
-  std::snprintf(text, sizeof text, "%+.4f (%+.4f to %+.4f)", change.mean, change.interval.low, change.interval.high);
+  std::snprintf(text, sizeof text, "%+.4f +- %.4f", change.mean, change.error());
   return text;
 }
 
@@ -65,11 +65,10 @@ inline Ranking LayerSearch::measure_layers(const models::NextImages& noise_image
   for (const auto& layer : ranking.layers) width = std::max(width, layer.layer.name.size());
   std::printf("\nsensitivity: each layer alone in int8; float mAP %.4f on %zu %s images; SQNR of what the detector answers\n",
               ranking.float_result.map, images.samples.size(), images_are);
-  std::printf("%-*s  %9s  %12s  %7s  change (95 %% of it)\n", static_cast<int>(width), "layer", "SQNR (dB)", "MACs/image",
-              "mAP");
+  std::printf("%-*s  %9s  %12s  %7s  change (95 %%)\n", static_cast<int>(width), "layer", "SQNR (dB)", "MACs/image", "mAP");
   for (const auto& layer : ranking.layers) {
     std::printf("%-*s  %9.2f  %12.4g", static_cast<int>(width), layer.layer.name.c_str(), layer.sqnr, layer.macs);
-    ranking.changes.push_back({NAN, {NAN, NAN}});
+    ranking.changes.push_back({NAN, NAN});
     if (measured-- > 0) {
       const Evaluation result = result_of(*models::quantize_only(fused, prepared, layer), layer.layer.name);
       ranking.changes.back() = change(ranking.float_result, result);
@@ -89,10 +88,9 @@ inline Evaluation LayerSearch::int8_result(const std::vector<std::string>& kept)
 
 // One line when the wanted drop is less than what the images can tell from none.
 inline void note_resolution(const PairedDifference& change, double max_drop, std::size_t images) {
-  const double reach = (change.interval.high - change.interval.low) / 2;
-  if (!(max_drop < reach)) return;
+  if (!(max_drop < change.error())) return;
   std::printf("--max-drop %g is less than these %zu images can tell: they know the change by int8 to +-%.4f (95 %%)\n",
-              max_drop, images, reach);
+              max_drop, images, change.error());
 }
 
 inline std::vector<std::string> LayerSearch::choose(const Ranking& ranking, double max_drop) const {
@@ -101,7 +99,7 @@ inline std::vector<std::string> LayerSearch::choose(const Ranking& ranking, doub
   for (std::size_t i = 0; i < ranking.layers.size(); ++i) {
     const auto& layer = ranking.layers[i];
     const PairedDifference& change = ranking.changes[i];
-    candidates.push_back({layer.macs, -change.mean, change.interval.high - change.mean, layer.noise_share});
+    candidates.push_back({layer.macs, -change.mean, change.error(), layer.noise_share});
     all_macs += layer.macs;
   }
   const double goal = ranking.float_result.map - max_drop;

@@ -98,7 +98,7 @@ TEST_CASE("the difference of two detectors is taken on the same draws of images"
       for (Detection& detection : image) detection.score += random.uniform(0, 1e-3f);  // no ties, as above
     }
     const PairedDifference same = voc_difference(truth, found, found, classes);
-    CHECK((same.mean == 0 && same.interval.low == 0 && same.interval.high == 0));
+    CHECK((same.mean == 0 && same.deviation == 0));
 
     auto worse = found;
     for (auto& image : worse) {
@@ -106,22 +106,26 @@ TEST_CASE("the difference of two detectors is taken on the same draws of images"
     }
     const PairedDifference all = voc_difference(truth, found, worse, classes);
     CHECK(all.mean == Approx(voc_ap(truth, worse, classes).mean - voc_ap(truth, found, classes).mean).epsilon(1e-12));
-    CHECK(all.interval.low < all.interval.high);
+    CHECK(all.deviation > 0);
+    CHECK(all.error() == Approx(1.96 * all.deviation));
 
-    // The first draw alone, by copies of the images.
+    // The first two draws, by copies of the images.
     Random draw(1, RandomStream::bootstrap);
-    std::vector<int> times(truth.size());
-    for (std::size_t i = 0; i < truth.size(); ++i) ++times[draw.below(static_cast<std::uint32_t>(truth.size()))];
-    const auto copies = [&](const auto& images) {
-      std::decay_t<decltype(images)> result;
-      for (std::size_t i = 0; i < times.size(); ++i) result.insert(result.end(), static_cast<std::size_t>(times[i]), images[i]);
-      return result;
+    const auto drawn_difference = [&] {
+      std::vector<int> times(truth.size());
+      for (std::size_t i = 0; i < truth.size(); ++i) ++times[draw.below(static_cast<std::uint32_t>(truth.size()))];
+      const auto copies = [&](const auto& images) {
+        std::decay_t<decltype(images)> result;
+        for (std::size_t i = 0; i < times.size(); ++i)
+          result.insert(result.end(), static_cast<std::size_t>(times[i]), images[i]);
+        return result;
+      };
+      const auto drawn = copies(truth);
+      return voc_ap(drawn, copies(worse), classes).mean - voc_ap(drawn, copies(found), classes).mean;
     };
-    const auto drawn = copies(truth);
-    const double expected = voc_ap(drawn, copies(worse), classes).mean - voc_ap(drawn, copies(found), classes).mean;
-    const PairedDifference first = voc_difference(truth, found, worse, classes, {}, 1);
-    CHECK(first.interval.low == Approx(expected).margin(1e-9));
-    CHECK(first.interval.high == first.interval.low);
+    const double first = drawn_difference(), second = drawn_difference();
+    CHECK(voc_difference(truth, found, worse, classes, {}, 2).deviation ==
+          Approx(std::abs(first - second) / std::sqrt(2)).margin(1e-9));
   }
   CHECK(std::isnan(voc_difference({{}}, {{}}, {{}}, 3).mean));
 }

@@ -207,7 +207,12 @@ PairedDifference voc_difference(const std::vector<std::vector<Object>>& truth, c
   PairedDifference result;
   result.mean = b.back();
   b.pop_back();
-  result.interval = middle(std::move(b));
+  std::erase_if(b, [](double value) { return std::isnan(value); });
+  double sum = 0, squares = 0;
+  for (const double value : b) sum += value;
+  const auto n = static_cast<double>(b.size());
+  for (const double value : b) squares += (value - sum / n) * (value - sum / n);
+  result.deviation = b.size() > 1 ? std::sqrt(squares / (n - 1)) : std::numeric_limits<double>::quiet_NaN();
   return result;
 }
 
