@@ -19,7 +19,7 @@ struct Arguments {
   std::string checkpoint, quantized, size = "600x800", json;
   DeviceSettings device;
   int runs = 10, threads = 0;
-  bool cpu_time = false, evaluate = false;
+  bool cpu_time = false, evaluate = false, dynamic = false;
   models::DetectorConfig model;
 };
 
@@ -145,6 +145,7 @@ int parse(int argc, char** argv, Arguments& a) {
       "bench_int8");
   app.add_option("--checkpoint", a.checkpoint, "the float detector: a checkpoint of train_frcnn");
   app.add_option("--quantized", a.quantized, "the int8 detector: a file of qat_frcnn; else the float one, calibrated here");
+  app.add_flag("--dynamic", a.dynamic, "without --quantized: nothing is calibrated, ranges are found as the detector runs");
   app.add_option("--size", a.size, "the image: HEIGHTxWIDTH")->capture_default_str();
   app.add_option("--runs", a.runs, "timed runs of each, after one that is not counted")
       ->capture_default_str()
@@ -195,7 +196,10 @@ int bench(Arguments a) {
   const Tensor image = random_image(size).to(device);
   const models::FusedDetector fused = models::fuse_detector(*detector);
   models::Parts<Graph> int8;
-  if (a.quantized.empty()) {
+  SHRIKE_CHECK(!a.dynamic || a.quantized.empty(), "--dynamic is for a detector that is quantized here: expected no --quantized");
+  if (a.dynamic) {
+    int8 = models::dynamic_detector(fused).parts;
+  } else if (a.quantized.empty()) {
     const models::PreparedDetector prepared = models::prepare_detector(fused, {});
     bool done = false;
     models::calibrate(prepared, [&]() -> std::optional<std::pair<Tensor, std::vector<ImageSize>>> {
@@ -207,8 +211,8 @@ int bench(Arguments a) {
     const TensorFile file = load_safetensors(a.quantized);
     SHRIKE_CHECK(is_quantized(file), a.quantized, ": not a file of qat_frcnn");
     const auto mode = file.metadata.find("mode");
-    SHRIKE_CHECK(mode == file.metadata.end() || mode->second != "half", a.quantized,
-                 ": is of mode half: expected an int8 detector");
+    SHRIKE_CHECK(mode == file.metadata.end() || (mode->second != "half" && mode->second != "weight-only"), a.quantized,
+                 ": is of mode ", mode->second, ": expected an int8 detector");
     int8 = models::read_parts(file);
     for (const auto& part : int8) nn::to(*part, device);
   }

@@ -18,7 +18,8 @@ struct Column {
   double float_ceiling = 0;  // the same for layers that stayed float
 
   double share(const LayerTime& layer) const {
-    const double most = layer.op.starts_with("quantized_") || layer.op.starts_with("half_") ? ceiling : float_ceiling;
+    const bool narrow = layer.op.starts_with("quantized_") || layer.op.starts_with("dynamic_") || layer.op.starts_with("half_");
+    const double most = narrow ? ceiling : float_ceiling;
     return most > 0 ? layer.rate() / most : 0;
   }
 };

@@ -25,7 +25,7 @@ inline std::map<std::string, std::string> qat_settings(TrainConfig config, const
   settings["quantize.observer"] = std::to_string(static_cast<int>(options.observer.choice));
   settings["quantize.percentile"] = TextWriter::print(options.observer.percentile);
   settings["quantize.observer-momentum"] = TextWriter::print(options.observer.momentum);
-  settings["quantize.learned"] = TextWriter::print(options.learned);
+  settings["quantize.learned"] = options.learned ? "activations and weights" : "false";  // it was "true" of activations alone
   settings["quantize.freeze-after"] = std::to_string(options.freeze_after);
   return settings;
 }

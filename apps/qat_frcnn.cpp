@@ -181,7 +181,7 @@ int quantize(const QuantizeArguments& a) {
   SHRIKE_CHECK(
       a.mode == "static" || a.mode == "qat" || !(a.equalize || a.bias_correction || a.sensitivity || a.max_drop >= 0), "mode ",
       a.mode,
-      " finds no scales of activations: --equalize, --bias-correction, --sensitivity and --max-drop are for static and qat");
+      " finds no scales from images: --equalize, --bias-correction, --sensitivity and --max-drop are for static and qat");
   quant::PrepareOptions options;
   options.keep_float = a.keep_float;
   options.first_layer_float = a.first_float;
@@ -190,8 +190,9 @@ int quantize(const QuantizeArguments& a) {
   options.observer.momentum = a.observer_momentum;
   options.weights.choice = range_choice(a.weight_observer);
   options.weights.percentile = a.percentile;
-  SHRIKE_CHECK(a.mode == "static" || a.weight_observer == "minmax", "--weight-observer ", a.weight_observer,
-               " is for --mode static");
+  SHRIKE_CHECK(a.mode == "static" || a.mode == "dynamic" || a.weight_observer == "minmax", "--weight-observer ",
+               a.weight_observer, " is for --mode static and dynamic");
+  SHRIKE_CHECK(a.mode == "weight-only" || a.weights == "s8", "--weights ", a.weights, " is for --mode weight-only");
   options.learned = a.learned && a.mode == "qat";
   options.freeze_after = a.freeze_after;
   options.input_reach = models::normalization(config.model).reach();
@@ -216,6 +217,8 @@ int quantize(const QuantizeArguments& a) {
   }
   models::ConvertedDetector converted;
   if (a.mode == "dynamic") {
+    converted = models::dynamic_detector(fused, {"", a.keep_float, a.first_float, true, false, options.weights});
+  } else if (a.mode == "weight-only") {
     converted =
         models::quantize_weights(fused, a.weights == "f16" ? quant::WeightType::f16 : quant::WeightType::s8, a.keep_float);
   } else if (a.mode == "half") {

@@ -36,15 +36,15 @@ struct QuantizeArguments {
 
 inline int parse(int argc, char** argv, QuantizeArguments& a) {
   CLI::App app(
-      "Quantizes a trained Faster R-CNN: int8 by calibration (static) or by training on (qat), the weights alone (dynamic), or "
-      "everything to half floats (half).",
+      "Quantizes a trained Faster R-CNN: int8 by calibration (static), by training on (qat), or with ranges that are found when it "
+      "runs (dynamic); the weights alone (weight-only); or everything to half floats (half).",
       "qat_frcnn");
   const auto option = [&](CLI::App& to, const char* group, const char* name, auto& value, const char* help) {
     return to.add_option(name, value, help)->group(group)->capture_default_str();
   };
   app.add_option("--checkpoint", a.checkpoint, "checkpoint of train_frcnn, such as runs/shapes/best.safetensors")->required();
-  option(app, "Options", "--mode", a.mode, "dynamic, half, static or qat")
-      ->check(CLI::IsMember({"dynamic", "half", "static", "qat"}));
+  option(app, "Options", "--mode", a.mode, "dynamic, weight-only, half, static or qat")
+      ->check(CLI::IsMember({"dynamic", "weight-only", "half", "static", "qat"}));
   option(app, "Options", "-o,--output", a.output, "the quantized file; CHECKPOINT's name with MODE in it by default");
   option(app, "Options", "--data", a.data, "VOC-format folder; by default the one it was trained on");
   option(app, "Options", "--years", a.years, "with a VOCdevkit folder: the years to join, as in 2007+2012");
@@ -61,7 +61,7 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
          "how ranges of activations are chosen: minmax, moving-average, percentile, entropy or mse; by default mse for static, "
          "moving-average for qat");
   option(app, scales, "--weight-observer", a.weight_observer,
-         "mode static: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
+         "modes static and dynamic: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
   option(app, scales, "--percentile", a.percentile, "observer percentile: the share of absolute values within the range");
   option(app, scales, "--observer-momentum", a.observer_momentum, "observer moving-average: the newest batch's share");
   option(app, scales, "--keep-float", a.keep_float, "layers to keep in float, as globs: roi_heads.box_head.*")
@@ -81,7 +81,7 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
          "modes static and qat: add to each layer's bias what rounding changes its output by on average over the calibration "
          "images; takes one more run over them for each layer")
       ->group(scales);
-  option(app, scales, "--weights", a.weights, "mode dynamic: f16 or s8")->check(CLI::IsMember({"f16", "s8"}));
+  option(app, scales, "--weights", a.weights, "mode weight-only: f16 or s8")->check(CLI::IsMember({"f16", "s8"}));
   const char* layers = "Sensitivity of layers (modes static and qat)";
   app.add_flag("--sensitivity", a.sensitivity,
                "rank the layers by what int8 costs each alone: the noise in what the detector answers, and for the worst mAP")
@@ -100,7 +100,7 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
       ->group(training);
   option(app, training, "--epochs", a.epochs, "passes over the training images; a tenth of the float training's by default");
   option(app, training, "--lr", a.lr, "learning rate; a tenth of the float training's by default");
-  app.add_flag("--learned", a.learned, "scales of activations are trained too (LSQ)")->group(training);
+  app.add_flag("--learned", a.learned, "scales of activations and weights are trained too (LSQ)")->group(training);
   option(app, training, "--freeze-after", a.freeze_after,
          "steps after which observers stand still; negative: half of the training's");
   option(app, training, "--log-every", a.log_every, "steps between lines of the log; by default the run's");

@@ -62,6 +62,8 @@ Product product(const Conv2dSizes& z, const Requantize& to, const QuantizedOpera
   p.to = to;
   p.low = to.low();
   p.high = to.high();
+  p.x_scale = operands.x_scale;
+  p.addend = operands.addend;
   p.splits = 1;
   p.turns = (p.map.length + depth - 1) / depth;
   return p;

@@ -8,8 +8,17 @@ namespace shrike::kernels::int8 {
 
 using tiles::depth, tiles::pitch;
 
+// The same where the scale of x is found on the way.
+__device__ __forceinline__ float finish_dynamic(const Product& p, int sum, std::int64_t row, int column) {
+  float t = __fmul_rn(static_cast<float>(sum), __fmul_rn(p.multiplier[column], *p.x_scale));
+  if (p.addend != nullptr) t += p.addend[column];
+  if (p.residual != nullptr) t += static_cast<const float*>(p.residual)[row * p.filters + column];
+  return p.to.relu && t < 0.0f ? 0.0f : t;  // NaN stays
+}
+
 // y for one sum: ops/requantize.hpp, step by step.
 __device__ __forceinline__ float finish(const Product& p, int sum, std::int64_t row, int column) {
+  if (p.x_scale != nullptr) return finish_dynamic(p, sum, row, column);
   float t = __fmul_rn(static_cast<float>(sum + p.bias[column]), p.multiplier[column]);
   if (p.residual != nullptr) {
     const std::int64_t at = row * p.filters + column;

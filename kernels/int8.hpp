@@ -19,7 +19,9 @@ struct Product {
   const void* residual;  // or null
   void* y;
   Requantize to;
-  float low, high;  // to.low(), to.high()
+  float low, high;       // to.low(), to.high()
+  const float* x_scale;  // of dynamic quantization, which has no `bias`; else null
+  const float* addend;   // [filters], or null
 
   // K in parts: each leaves its sums in partial [splits, pixels, filters], and who adds them up requantizes.
   std::int32_t* partial;  // null where there is one part

@@ -16,6 +16,7 @@
 #include "shrike/graph/save.hpp"
 #include "shrike/ops/half.hpp"
 #include "shrike/quant/convert.hpp"
+#include "shrike/quant/dynamic.hpp"
 #include "shrike/quant/equalize.hpp"
 #include "shrike/quant/half.hpp"
 
@@ -197,7 +198,21 @@ inline ConvertedDetector convert_detector(const PreparedDetector& detector) {
   return result;
 }
 
-// Weights alone, in f16 or s8 (dynamic quantization).
+// To int8 with the ranges of activations found when it runs (quant/dynamic.hpp). Of `options` prefix, predictors_float and
+// nonnegative_inputs are chosen here; the first layer is the image's. The feature map stays float, each head makes codes of it.
+inline ConvertedDetector dynamic_detector(const FusedDetector& fused, quant::DynamicOptions options = {}) {
+  ConvertedDetector result;
+  for (std::size_t i = 0; i < 3; ++i) {
+    options.prefix = part_names[i];
+    options.predictors_float = i > 0;
+    if (i > 0) options.first_layer_float = false;
+    options.nonnegative_inputs = i > 0 && quant::outputs_nonnegative(*fused.parts[0]);
+    result.add(i, quant::to_dynamic(*fused.parts[i], options));
+  }
+  return result;
+}
+
+// Weights alone, in f16 or s8.
 inline ConvertedDetector quantize_weights(const FusedDetector& fused, quant::WeightType type,
                                           const std::vector<std::string>& keep_float) {
   ConvertedDetector result;

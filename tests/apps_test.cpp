@@ -290,7 +290,9 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }
-  CHECK_THAT(quantize("dynamic.safetensors", "--mode dynamic --weights f16"), Contains("weights f16, computed in float"));
+  CHECK_THAT(quantize("weight-only.safetensors", "--mode weight-only --weights f16"), Contains("weights f16, computed in float"));
+  CHECK_THAT(quantize("dynamic.safetensors", "--mode dynamic --first-float --weight-observer mse"),
+             Contains("dynamic u8 -> f32") && Contains("float: first layer") && Contains("float: predictor"));
   CHECK_THAT(quantize("half.safetensors", "--mode half"), Contains("half f16 -> f16") && Contains("half f16 -> f32"));
   const std::string training_on = "--mode qat --epochs 1 --lr 0.001 --log-every 1 --run ";
   const std::string learned = quantize("qat.safetensors", training_on + workplace().path("qat") + " --learned");
@@ -301,7 +303,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   CHECK((bytes(workplace().path("frozen.safetensors")) == bytes(workplace().path("frozen2.safetensors"))));
   CHECK((bytes(workplace().path("frozen.safetensors")) != bytes(workplace().path("static.safetensors"))));
 
-  for (const char* name : {"static", "dynamic", "half", "qat"}) {
+  for (const char* name : {"static", "dynamic", "weight-only", "half", "qat"}) {
     const std::string file = workplace().path(std::string(name) + ".safetensors");
     const Outcome measured = run("eval_frcnn", file);
     INFO(measured.text);
@@ -326,6 +328,7 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   refused("--checkpoint " + best + " -o " + workplace().path("never") + " --sensitivity --calibration-images 12",
           "12 in the training set");
   refused(common + workplace().path("never") + " --mode dynamic --equalize", "mode dynamic finds no scales");
+  refused(common + workplace().path("never") + " --mode dynamic --weights f16", "--weights f16 is for --mode weight-only");
   TensorFile other = load_safetensors(best);
   other.tensors.at("backbone.0.weight").data<float>()[0] += 0.5f;
   save_safetensors(workplace().path("other_weights.safetensors"), other);
@@ -341,15 +344,18 @@ TEST_CASE("float and int8 are timed side by side, as a table and as JSON") {
   const std::string common = " --size 64x96 --runs 3 --threads 1 --json " + workplace().path("bench.json");
   REQUIRE(run("qat_frcnn", "--checkpoint " + best + " --no-evaluate --calibration-images 2 -o " + int8).status == 0);
   for (const std::string& arguments : {"--checkpoint " + best + " --quantized " + int8, "--checkpoint " + best,
+                                       "--checkpoint " + best + " --dynamic",
                                        std::string("--backbone resnet18 --width 4 --batch-norm")}) {
+    const bool dynamic = arguments.find("--dynamic") != std::string::npos;
     const Outcome outcome = run("bench_int8", arguments + common);
     INFO(outcome.text);
     CHECK(outcome.status == 0);
-    CHECK_THAT(outcome.text, Contains("detector") && Contains("roi_heads.box_head.fc6") && Contains("backbone.quantize"));
+    CHECK_THAT(outcome.text, Contains("detector") && Contains("roi_heads.box_head.fc6") &&
+                                 Contains(dynamic ? "backbone.dynamic_quantize" : "backbone.quantize"));
     CHECK_THAT(outcome.text, !Contains("fp16"));  // the CPU has no arithmetic of halves
     CHECK_THAT(outcome.text, Contains("gemm ") && Contains("direct ") && Contains("% of the ceiling"));
     CHECK_THAT(bytes(workplace().path("bench.json")), Contains("\"int8\":{\"detector\":{\"median_ms\":") &&
-                                                          Contains("\"op\":\"quantized_conv2d\"") && Contains("\"p99_ms\"") &&
+                                                          Contains(dynamic ? "\"op\":\"dynamic_conv2d\"" : "\"op\":\"quantized_conv2d\"") && Contains("\"p99_ms\"") &&
                                                           Contains("\"kernel\":\"direct ") && Contains("\"share_of_ceiling\""));
   }
   check_failure(run("bench_int8", "--size 64" + common.substr(13)), "bench_int8", "size '64'");

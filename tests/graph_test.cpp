@@ -6,6 +6,7 @@
 #include "shrike/graph/fuse.hpp"
 #include "shrike/graph/save.hpp"
 #include "shrike/quant/convert.hpp"
+#include "shrike/quant/dynamic.hpp"
 #include "temporary_folder.hpp"
 
 using namespace shrike;
@@ -63,11 +64,12 @@ TEST_CASE("every graph comes back from its file as it was") {
   const auto plain = trace(*model->backbone(), {x});
   const auto fused = trace(*model->backbone(), {x});
   fuse(*fused);
-  const auto dynamic = quant::quantize_weights(*fused, quant::WeightType::s8).graph;
+  const auto narrow = quant::quantize_weights(*fused, quant::WeightType::s8).graph;
   const auto half = quant::quantize_weights(*fused, quant::WeightType::f16).graph;
+  const auto dynamic = quant::to_dynamic(*fused, {.predictors_float = false}).graph;
   const TemporaryFolder folder;
   const std::string path = (folder.path() / "graph.safetensors").string();
-  for (const auto& graph : {plain, fused, dynamic, half}) {
+  for (const auto& graph : {plain, fused, narrow, half, dynamic}) {
     TensorFile file;
     write_graph(*graph, "backbone", file);
     save_safetensors(path, file);

@@ -201,7 +201,7 @@ TEST_CASE("channels of no or tiny weights keep their bias") {
   CHECK(reference::difference(converted.graph->forward({x})[0], reference::doubles(prepared->forward({x})[0])) < 1e-4);
 }
 
-TEST_CASE("dynamic: weights in f16 or s8, computed in float") {
+TEST_CASE("weight-only: weights in f16 or s8, computed in float") {
   Random random(5, RandomStream::test);
   const auto model = models::make_detector(quantized::small_detector("resnet18"));
   nn::initialize(*model, 5);
@@ -212,18 +212,18 @@ TEST_CASE("dynamic: weights in f16 or s8, computed in float") {
   double reach = 0;
   for (const double v : expected) reach = std::max(reach, std::abs(v));
   for (const WeightType type : {WeightType::f16, WeightType::s8}) {
-    const Converted dynamic = quantize_weights(*graph, type, {"conv1"});
-    CHECK(dynamic.report.to_string().find("conv1                  float: keep_float conv1") != std::string::npos);
-    const Tensor y = dynamic.graph->forward({x})[0];
+    const Converted narrow = quantize_weights(*graph, type, {"conv1"});
+    CHECK(narrow.report.to_string().find("conv1                  float: keep_float conv1") != std::string::npos);
+    const Tensor y = narrow.graph->forward({x})[0];
     const auto found = reference::doubles(y);
     double worst = 0;
     for (std::size_t i = 0; i < found.size(); ++i) worst = std::max(worst, std::abs(found[i] - expected[i]));
     CHECK(worst < (type == WeightType::f16 ? 0.002 : 0.08) * reach);
     CHECK(worst > 0);
-    const std::size_t nodes = dynamic.graph->nodes.size();
-    expand_constants(*dynamic.graph);
-    CHECK(dynamic.graph->nodes.size() < nodes);
-    CHECK(dynamic.graph->forward({x})[0].to_vector<float>() == y.to_vector<float>());
+    const std::size_t nodes = narrow.graph->nodes.size();
+    expand_constants(*narrow.graph);
+    CHECK(narrow.graph->nodes.size() < nodes);
+    CHECK(narrow.graph->forward({x})[0].to_vector<float>() == y.to_vector<float>());
   }
 }
 
@@ -269,7 +269,7 @@ TEST_CASE("training moves observers, evaluation and freezing do not; learned sca
       with_gradient += name.ends_with("_scale");
       tensor.clear_grad();
     }
-    CHECK(with_gradient == (learned ? prepared->activations.size() : 0));
+    CHECK(with_gradient == (learned ? prepared->activations.size() + prepared->weights.size() : 0));
     CHECK(convert(*prepared).graph->forward({random_tensor({1, 48, 48, 3}, random)})[0].dtype() == Dtype::u8);
   }
 }

@@ -99,6 +99,37 @@ TEST_CASE("the learned scale's gradient is that of the loss where rounding is he
   CHECK(reference::difference(scale.grad(), reference::numeric_gradient(loss, {s0}, 1e-7)) < 1e-3);
 }
 
+TEST_CASE("so are the gradients of the scales of a weight's output channels, each scaled by its own number of weights") {
+  Random random(5, RandomStream::test);
+  const Shape shape{5, 3, 3, 4};
+  const Tensor w = random_tensor(shape, random, -2.0f, 2.0f), g = random_tensor(shape, random);
+  const Tensor scale = random_tensor({5}, random, 0.008f, 0.02f);  // some channels are clipped
+  for (std::int64_t i = 0; i < w.numel(); ++i) {
+    float& v = w.data<float>()[i];
+    if (std::abs(std::nearbyint(v / scale.data<float>()[i / 36])) == 127) v = 0;  // there the clamp has a kink
+  }
+  scale.set_requires_grad(true);
+  w.set_requires_grad(true);
+  FakeQuantize op;
+  op.per_channel = true;
+  op.learned = true;
+  backward({call(op, {w, scale})[0]}, {g});
+  const auto ws = reference::doubles(w), gs = reference::doubles(g), start = reference::doubles(scale);
+  const auto loss = [&](const reference::Doubles& values, const reference::Doubles& s) {
+    double sum = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double s0 = start[i / 36], r = std::nearbyint(ws[i] / s0) - ws[i] / s0;
+      sum += gs[i] * std::clamp(r + values[i] / s[i / 36], -127.0, 127.0) * s[i / 36];
+    }
+    return sum;
+  };
+  auto expected = reference::numeric_gradient([&](const auto& s) { return loss(ws, s); }, start, 1e-7);
+  for (double& v : expected) v /= std::sqrt(36.0 * 127);
+  CHECK(reference::difference(scale.grad(), expected) < 1e-3);
+  const auto straight = reference::numeric_gradient([&](const auto& values) { return loss(values, start); }, ws, 1e-6);
+  CHECK(reference::difference(w.grad(), straight) < 1e-5);
+}
+
 TEST_CASE("rounding is to even, ends are exact, zero scale passes, NaN is seen") {
   const Tensor one = full({1}, 1.0f);
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();

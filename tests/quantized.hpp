@@ -92,6 +92,70 @@ inline Epilogue random_epilogue(std::int64_t channels, std::int64_t depth, Rando
   return result;
 }
 
+// Odd shapes.
+struct ConvCase {
+  std::int64_t n, h, w, c, k, r, s;
+  Conv2dOptions options;
+};
+
+inline const std::vector<ConvCase> conv_cases = {
+    {1, 5, 7, 3, 16, 3, 3, {.padding = 1}},
+    {2, 9, 6, 16, 33, 3, 3, {.padding = 1}},
+    {1, 13, 11, 37, 70, 3, 3, {.padding = 1}},
+    {1, 1, 1, 64, 64, 3, 3, {.padding = 1}},
+    {1, 1, 1, 5, 7, 1, 1, {}},
+    {1, 10, 9, 64, 128, 3, 3, {.padding = 1}},
+    {1, 4, 4, 32, 16, 3, 3, {}},
+    {1, 9, 8, 6, 5, 3, 2, {.stride = 2, .padding = 1}},
+    {1, 12, 11, 8, 17, 3, 3, {.stride = 3, .padding = 2, .dilation = 2}},
+    {2, 6, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
+    {1, 6, 7, 8, 8, 3, 3, {.padding = 1, .groups = 8}},
+    {1, 7, 7, 65, 64, 1, 1, {.stride = 2}},
+    {1, 14, 15, 3, 8, 7, 7, {.stride = 2, .padding = 3}},
+    {0, 6, 5, 4, 4, 3, 3, {}},
+};
+
+// The sums of a convolution of codes, with the bias s32 if it is defined.
+inline std::vector<std::int64_t> plain_conv(const ConvCase& z, const Shape& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const auto from = quantized::codes(x), by = quantized::codes(weight);
+  const auto& o = z.options;
+  const std::int64_t c = z.c / o.groups, per_group = z.k / o.groups;
+  std::vector<std::int64_t> acc;
+  for (std::int64_t n = 0; n < y[0]; ++n)
+    for (std::int64_t p = 0; p < y[1]; ++p)
+      for (std::int64_t q = 0; q < y[2]; ++q)
+        for (std::int64_t k = 0; k < z.k; ++k) {
+          std::int64_t sum = bias.defined() ? bias.data<std::int32_t>()[k] : 0;
+          for (std::int64_t r = 0; r < z.r; ++r)
+            for (std::int64_t s = 0; s < z.s; ++s) {
+              const std::int64_t h = p * o.stride - o.padding + r * o.dilation, w = q * o.stride - o.padding + s * o.dilation;
+              if (h < 0 || w < 0 || h >= z.h || w >= z.w) continue;
+              for (std::int64_t i = 0; i < c; ++i) {
+                sum += from[static_cast<std::size_t>(((n * z.h + h) * z.w + w) * z.c + k / per_group * c + i)] *
+                       by[static_cast<std::size_t>(((k * z.r + r) * z.s + s) * c + i)];
+              }
+            }
+          acc.push_back(sum);
+        }
+  return acc;
+}
+
+// What the same sums become in dynamic quantization; bias and residual may be undefined.
+inline Tensor dynamic_output(const std::vector<std::int64_t>& acc, const Shape& shape, bool relu, const Tensor& weight_scale,
+                             float x_scale, const Tensor& bias, const Tensor& residual) {
+  const Tensor y(shape);
+  const std::int64_t channels = weight_scale.numel();
+  for (std::int64_t i = 0; i < y.numel(); ++i) {
+    const std::int64_t k = i % channels;
+    float t = static_cast<float>(static_cast<std::int32_t>(acc[static_cast<std::size_t>(i)])) *
+              (weight_scale.data<float>()[k] * x_scale);
+    if (bias.defined()) t += bias.data<float>()[k];
+    if (residual.defined()) t += residual.data<float>()[i];
+    y.data<float>()[i] = relu && t < 0 ? 0 : t;
+  }
+  return y;
+}
+
 // Runs f under each instruction set that this machine has.
 inline void on_every_isa(const std::function<void()>& f) {
   for (const char* isa : {"plain", "avx2", "avxvnni", "avx512"}) {

@@ -9,53 +9,11 @@ using quantized::output_types;
 
 namespace {
 
-struct Case {
-  std::int64_t n, h, w, c, k, r, s;
-  Conv2dOptions options;
-};
+using quantized::conv_cases;
+using quantized::ConvCase;
+using quantized::plain_conv;
 
-const std::vector<Case> cases = {
-    {1, 5, 7, 3, 16, 3, 3, {.padding = 1}},
-    {2, 9, 6, 16, 33, 3, 3, {.padding = 1}},
-    {1, 13, 11, 37, 70, 3, 3, {.padding = 1}},
-    {1, 1, 1, 64, 64, 3, 3, {.padding = 1}},
-    {1, 1, 1, 5, 7, 1, 1, {}},
-    {1, 10, 9, 64, 128, 3, 3, {.padding = 1}},
-    {1, 4, 4, 32, 16, 3, 3, {}},
-    {1, 9, 8, 6, 5, 3, 2, {.stride = 2, .padding = 1}},
-    {1, 12, 11, 8, 17, 3, 3, {.stride = 3, .padding = 2, .dilation = 2}},
-    {2, 6, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
-    {1, 6, 7, 8, 8, 3, 3, {.padding = 1, .groups = 8}},
-    {1, 7, 7, 65, 64, 1, 1, {.stride = 2}},
-    {1, 14, 15, 3, 8, 7, 7, {.stride = 2, .padding = 3}},
-    {0, 6, 5, 4, 4, 3, 3, {}},
-};
-
-std::vector<std::int64_t> plain_conv(const Case& z, const Shape& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  const auto from = quantized::codes(x), by = quantized::codes(weight);
-  const auto& o = z.options;
-  const std::int64_t c = z.c / o.groups, per_group = z.k / o.groups;
-  std::vector<std::int64_t> acc;
-  for (std::int64_t n = 0; n < y[0]; ++n)
-    for (std::int64_t p = 0; p < y[1]; ++p)
-      for (std::int64_t q = 0; q < y[2]; ++q)
-        for (std::int64_t k = 0; k < z.k; ++k) {
-          std::int64_t sum = bias.data<std::int32_t>()[k];
-          for (std::int64_t r = 0; r < z.r; ++r)
-            for (std::int64_t s = 0; s < z.s; ++s) {
-              const std::int64_t h = p * o.stride - o.padding + r * o.dilation, w = q * o.stride - o.padding + s * o.dilation;
-              if (h < 0 || w < 0 || h >= z.h || w >= z.w) continue;
-              for (std::int64_t i = 0; i < c; ++i) {
-                sum += from[static_cast<std::size_t>(((n * z.h + h) * z.w + w) * z.c + k / per_group * c + i)] *
-                       by[static_cast<std::size_t>(((k * z.r + r) * z.s + s) * c + i)];
-              }
-            }
-          acc.push_back(sum);
-        }
-  return acc;
-}
-
-QuantizedConv2d op_of(const Case& z, Dtype output, bool relu, double residual_multiplier) {
+QuantizedConv2d op_of(const ConvCase& z, Dtype output, bool relu, double residual_multiplier) {
   QuantizedConv2d op;
   op.set(z.options);
   op.relu = relu;
@@ -65,7 +23,7 @@ QuantizedConv2d op_of(const Case& z, Dtype output, bool relu, double residual_mu
 }
 
 // Every output type, with and without ReLU, with and without a residual of either type.
-void check(const Case& z, Dtype type, Random& random, bool extremes = false) {
+void check(const ConvCase& z, Dtype type, Random& random, bool extremes = false) {
   const std::int64_t depth = z.r * z.s * z.c / z.options.groups;
   const Tensor x = quantized::random_codes({z.n, z.h, z.w, z.c}, type, random, extremes);
   const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random, extremes);
@@ -96,10 +54,10 @@ void check(const Case& z, Dtype type, Random& random, bool extremes = false) {
 }  // namespace
 
 TEST_CASE("int8 convolution equals the plain one to the bit") {
-  for (std::size_t number = 0; number < cases.size(); ++number) {
+  for (std::size_t number = 0; number < conv_cases.size(); ++number) {
     INFO("case " << number);
     Random random(2, RandomStream::test, number);
-    for (const Dtype type : code_types) check(cases[number], type, random);
+    for (const Dtype type : code_types) check(conv_cases[number], type, random);
   }
 }
 
@@ -144,7 +102,7 @@ TEST_CASE("int8 convolution is exact at the ends of the range") {
 TEST_CASE("int8 weights are packed once, and again when they change") {
   Random random(6, RandomStream::test);
   // By tiles, by rows, in groups, and by panels.
-  for (const Case& z : std::vector<Case>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
+  for (const ConvCase& z : std::vector<Case>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
                                          {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
                                          {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
                                          {1, 2, 3, 1031, 1030, 1, 1, {}}}) {

@@ -93,18 +93,21 @@ TEST_CASE("an int8 detector finds the same before it is saved and after it is lo
         0.2 * static_cast<double>(before.size()) + 1);
 }
 
-TEST_CASE("weights alone in f16 or s8, through a file") {
+TEST_CASE("weights alone in f16 or s8, through a file, also one from when their mode was called dynamic") {
   const auto config = small("resnet18", "align");
   const auto model = random_detector(config, 4);
   const FusedDetector fused = fuse_detector(*model);
   const TemporaryFolder folder;
   for (const auto type : {quant::WeightType::f16, quant::WeightType::s8}) {
-    const ConvertedDetector dynamic = quantize_weights(fused, type, {"roi_heads.box_predictor.*"});
-    CHECK(dynamic.report.to_string().find("keep_float roi_heads.box_predictor.*") != std::string::npos);
-    const std::string path = folder / "dynamic.safetensors";
-    save_safetensors(path, apps::quantized_file(dynamic.parts, config, "dynamic", fused.weights));
-    const apps::LoadedDetector loaded = apps::load_detector(load_safetensors(path));
-    CHECK(same(detect(*loaded.model, 5), detect(*join(dynamic.parts, fused.options), 5)));
+    const ConvertedDetector narrow = quantize_weights(fused, type, {"roi_heads.box_predictor.*"});
+    CHECK(narrow.report.to_string().find("keep_float roi_heads.box_predictor.*") != std::string::npos);
+    const std::string path = folder / "weights.safetensors";
+    const auto expected = detect(*join(narrow.parts, fused.options), 5);
+    for (const char* mode : {"weight-only", "dynamic"}) {
+      save_safetensors(path, apps::quantized_file(narrow.parts, config, mode, fused.weights));
+      const apps::LoadedDetector loaded = apps::load_detector(load_safetensors(path));
+      CHECK(same(detect(*loaded.model, 5), expected));
+    }
   }
 }
 

@@ -172,7 +172,9 @@ struct Target {
   Finish how;
   std::int64_t stride;  // elements from row to row
   std::int64_t y_size;
+  std::int64_t residual_size;
   const float* multiplier;
+  const float* addend;
   const char* residual;
   char* y;  // of row 0, first column of the group
 
@@ -180,9 +182,9 @@ struct Target {
            const std::int32_t* offsets) const {
     const std::int64_t width = m.how.isa->panel, k = panel * width, n = std::min(width, m.how.columns() - k);
     const std::int64_t at = first * stride + k;
-    m.how.isa->finish(
-        how, count, n,
-        {c, width, offsets, multiplier + k, residual != nullptr ? residual + at : nullptr, y + at * y_size, stride});
+    m.how.isa->finish(how, count, n,
+                      {c, width, offsets, multiplier + k, residual != nullptr ? residual + at * residual_size : nullptr,
+                       y + at * y_size, stride, addend != nullptr ? addend + k : nullptr});
   }
 };
 
@@ -256,9 +258,31 @@ void by_panels(const Product& m, const Target& target) {
   });
 }
 
+// The operands of dynamic quantization as the kernels take them, [3, k] in `scratch`: no quantized bias, multipliers at x's scale,
+// and a bias in float, -0 where there is none, which changes no number.
+kernels::QuantizedOperands at_scale(const kernels::QuantizedOperands& o, std::int64_t k, const Scratch& scratch) {
+  auto* const bias = reinterpret_cast<std::int32_t*>(scratch.data());
+  float *const multiplier = scratch.data() + k, *const addend = multiplier + k;
+  for (std::int64_t i = 0; i < k; ++i) {
+    bias[i] = 0;
+    multiplier[i] = o.multiplier[i] * *o.x_scale;
+    addend[i] = o.addend != nullptr ? o.addend[i] : -0.0f;
+  }
+  kernels::QuantizedOperands result = o;
+  result.bias = bias;
+  result.multiplier = multiplier;
+  result.addend = addend;
+  result.x_scale = nullptr;
+  return result;
+}
+
 }  // namespace
 
 void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, const kernels::QuantizedOperands& o) {
+  if (o.x_scale != nullptr) {
+    const Scratch own = scratch_floats(3 * z.k);
+    return convolve(z, to, at_scale(o, z.k, own));
+  }
   const auto code = [](Dtype dtype) { return dtype == Dtype::u8 ? 0 : dtype == Dtype::s8 ? 1 : 2; };
   const Finish how{code(to.y), code(to.residual), to.low(), to.high(), to.residual_multiplier};
   const Kernels& isa = kernels(z.k / z.groups);
@@ -266,15 +290,17 @@ void convolve(const kernels::Conv2dSizes& z, const kernels::Requantize& to, cons
   const auto packed = packed_weights(packing, o);
   last_kernel() = std::string(packed->form == Form::winograd ? "winograd 4x4 " : "direct ") + isa.name;
   if (packed->form == Form::winograd) return winograd::convolve(*packed, how, z, o);
-  const auto y_size = static_cast<std::int64_t>(size_of(to.y));
+  const auto y_size = static_cast<std::int64_t>(size_of(to.y)), residual_size = static_cast<std::int64_t>(size_of(to.residual));
   for (std::int64_t group = 0; group < z.groups; ++group) {
     const std::int64_t k = group * packing.columns();
     const Product m{z, *packed, packing, group, static_cast<const std::uint8_t*>(o.x) + group * packing.channels, o.bias + k};
     const Target target{how,
                         z.k,
                         y_size,
+                        residual_size,
                         o.multiplier + k,
-                        o.residual != nullptr ? static_cast<const char*>(o.residual) + k : nullptr,
+                        o.addend != nullptr ? o.addend + k : nullptr,
+                        o.residual != nullptr ? static_cast<const char*>(o.residual) + k * residual_size : nullptr,
                         static_cast<char*>(o.y) + k * y_size};
     const bool few_rows = z.r * z.s == 1 && m.rows() <= 2048 && packing.depth() * packing.columns() > 1 << 20;
     few_rows ? by_panels(m, target) : by_rows(m, target);

@@ -6,7 +6,7 @@
 
 namespace shrike::int8 {
 
-// How a row of y is made; see ops/requantize.hpp. Types: 0 u8, 1 s8, 2 f32; residual may be null.
+// How a row of y is made; see ops/requantize.hpp. Types: 0 u8, 1 s8, 2 f32, which a residual is in dynamic quantization alone.
 struct Finish {
   int y_type, residual_type;
   float low, high, residual_multiplier;
@@ -20,7 +20,8 @@ struct Rows {
   const float* multiplier;  // [n]
   const void* residual;
   void* y;
-  int64_t y_stride;  // the residual's too
+  int64_t y_stride;     // the residual's too
+  const float* addend;  // [n], of dynamic quantization; else null
 };
 
 // c [rows, panel] = start + a [rows, 4 * steps bytes] * b [steps, panel, 4 bytes], exactly modulo 2^32. c's rows follow each

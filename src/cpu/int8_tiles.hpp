@@ -103,6 +103,29 @@ template <class Y, class R, bool added> void finish_row(const Finish& how, int64
   }
 }
 
+// Of dynamic quantization.
+template <bool added> void finish_float_row(float low, int64_t n, const int32_t* __restrict acc, int32_t offset,
+                                            const float* __restrict multiplier, const float* __restrict addend,
+                                            const float* __restrict residual, float* __restrict y) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto sum = static_cast<int32_t>(static_cast<uint32_t>(acc[i]) + static_cast<uint32_t>(offset));
+    float t = static_cast<float>(sum) * multiplier[i];
+    t += addend[i];
+    if constexpr (added) t += residual[i];
+    y[i] = t < low ? low : t;  // NaN stays
+  }
+}
+
+template <bool added> void finish_float_rows(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int32_t* const acc = of.acc + row * of.acc_stride;
+    const int32_t offset = of.offsets != nullptr ? of.offsets[row] : 0;
+    const float* const residual = added ? static_cast<const float*>(of.residual) + row * of.y_stride : nullptr;
+    float* const y = static_cast<float*>(of.y) + row * of.y_stride;
+    finish_float_row<added>(how.low, n, acc, offset, of.multiplier, of.addend, residual, y);
+  }
+}
+
 template <class Y, class R, bool added> void finish_rows(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
   for (int64_t row = 0; row < rows; ++row) {
     const int32_t* const acc = of.acc + row * of.acc_stride;
@@ -128,6 +151,9 @@ template <class Y> void finish_as(const Finish& how, int64_t rows, int64_t n, co
 }
 
 void finish(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
+  if (of.addend != nullptr) {
+    return of.residual == nullptr ? finish_float_rows<false>(how, rows, n, of) : finish_float_rows<true>(how, rows, n, of);
+  }
   if (how.y_type == 0) return finish_as<uint8_t>(how, rows, n, of);
   if (how.y_type == 1) return finish_as<int8_t>(how, rows, n, of);
   finish_as<float>(how, rows, n, of);

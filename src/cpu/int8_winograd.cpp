@@ -133,13 +133,14 @@ template <class V> void Job::transform_back(std::int64_t tile, std::int64_t pane
     }
   }
   const std::int64_t tx = tile % out.columns, ty = tile / out.columns % out.rows, image = tile / out.columns / out.rows;
-  const std::int64_t y_size = how.y_type == 2 ? 4 : 1;
+  const std::int64_t y_size = how.y_type == 2 ? 4 : 1, residual_size = how.residual_type == 2 ? 4 : 1;
   const std::int64_t q = 4 * tx, pixels = std::min<std::int64_t>(4, z.q - q);
   for (std::int64_t i = 0; i < std::min<std::int64_t>(4, z.p - 4 * ty); ++i) {
     const std::int64_t at = ((image * z.p + 4 * ty + i) * z.q + q) * z.k + k;
-    const char* const residual = o.residual != nullptr ? static_cast<const char*>(o.residual) + at : nullptr;
+    const char* const residual = o.residual != nullptr ? static_cast<const char*>(o.residual) + at * residual_size : nullptr;
+    const float* const addend = o.addend != nullptr ? o.addend + k : nullptr;
     char* const y = static_cast<char*>(o.y) + at * y_size;
-    isa.finish(how, pixels, used, {acc[4 * i], 64, nullptr, o.multiplier + k, residual, y, z.k});
+    isa.finish(how, pixels, used, {acc[4 * i], 64, nullptr, o.multiplier + k, residual, y, z.k, addend});
   }
 }
 

@@ -4,6 +4,7 @@
 #include "shrike/graph/save.hpp"
 #include "shrike/ops/batch_norm.hpp"
 #include "shrike/ops/conv.hpp"
+#include "shrike/ops/dynamic.hpp"
 #include "shrike/ops/elementwise.hpp"
 #include "shrike/ops/half.hpp"
 #include "shrike/ops/layout.hpp"
@@ -29,7 +30,7 @@ template <class... Ops> Makers makers() {
 }  // namespace
 
 std::shared_ptr<Op> make_op(const std::string& name) {
-  static const Makers known = makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, FakeQuantize, Flatten, HalfConv2d,
+  static const Makers known = makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, DynamicConv2d, DynamicLinear, DynamicQuantize, FakeQuantize, Flatten, HalfConv2d,
                                      HalfLinear, IndexRows, Linear, MaxPool2d, Narrow, Permute, Quantize, QuantizedConv2d,
                                      QuantizedLinear, Relu, Reshape, RoiAlign, RoiPool, Scale, Slice, Widen>();
   const auto found = known.find(name);

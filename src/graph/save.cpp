@@ -167,10 +167,42 @@ class Reader {
     }
   }
 
+  // A layer of dynamic quantization reads the codes and the scale of one dynamic_quantize.
+  void check_dynamic(const Graph::Node& node, const std::string& op) const {
+    const std::string place = where_ + ": " + graph_->node_name(node);
+    if (op == "dynamic_quantize") {
+      SHRIKE_CHECK(node.inputs.size() == 1 && node.outputs.size() == 2, place, " has ", node.inputs.size(), " inputs and ",
+                   node.outputs.size(), " outputs: expected 1 and 2");
+      FieldWriter fields;
+      const_cast<Op&>(*node.op).visit(fields);  // only reads
+      const std::string dtype = fields.fields["dtype"];
+      SHRIKE_CHECK(dtype == "u8" || dtype == "s8", place, ": codes of dtype '", dtype, "': expected u8 or s8");
+      return;
+    }
+    const std::size_t most = op == "dynamic_conv2d" ? 6 : 5;
+    SHRIKE_CHECK(node.inputs.size() >= 5 && node.inputs.size() <= most, place, " has ", node.inputs.size(),
+                 " inputs: expected 5 to ", most);
+    const bool fits = std::any_of(graph_->nodes.begin(), graph_->nodes.end(), [&](const Graph::Node& maker) {
+      return std::string(maker.op->name()) == "dynamic_quantize" && maker.outputs[0] == node.inputs[0] &&
+             maker.outputs.back() == node.inputs[4];
+    });
+    SHRIKE_CHECK(fits, place, ": its input and the input's scale do not come from one dynamic_quantize");
+    const Tensor& weight = operand(node, 1, Dtype::s8, "weight");
+    SHRIKE_CHECK(weight.rank() == (op == "dynamic_conv2d" ? 4 : 2), place, ": its weight has shape ", weight.shape());
+    for (const auto& [i, what] : {std::pair{2, "bias"}, std::pair{3, "scale"}}) {
+      if (i == 2 && node.inputs[2] == Graph::none) continue;
+      const Tensor& tensor = operand(node, static_cast<std::size_t>(i), Dtype::f32, what);
+      SHRIKE_CHECK(tensor.shape() == Shape{weight.size(0)}, place, ": its ", what, " has shape ", tensor.shape(),
+                   ": expected [", weight.size(0), "]");
+    }
+    check_positive(node, operand(node, 3, Dtype::f32, "scale"), "scale");
+  }
+
   void check_layer(const Graph::Node& node) const {
     const std::string op = node.op->name();
     if (op == "quantize" || op == "dequantize") check_positive(node, operand(node, 1, Dtype::f32, "scale"), "scale");
     if (op == "fake_quantize") operand(node, 1, Dtype::f32, "scale");  // 0 before it is calibrated
+    if (op.starts_with("dynamic_")) check_dynamic(node, op);
     if (op != "quantized_conv2d" && op != "quantized_linear") return;
     const std::string place = where_ + ": " + graph_->node_name(node);
     SHRIKE_CHECK(graph_->codes.contains(node.inputs[0]), place, ": its input has no scale");

@@ -1,26 +1,25 @@
 #include "shrike/quant/prepare.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
+#include "layers.hpp"
 #include "shrike/ops/batch_norm.hpp"
 #include "shrike/ops/conv.hpp"
 #include "shrike/ops/linear.hpp"
 #include "shrike/ops/quantize.hpp"
 
 namespace shrike::quant {
-namespace {
 
 using Value = Graph::Value;
-using Makers = std::map<Value, std::size_t>;
 
 bool is_layer(const Graph::Node& node) {
   const std::string op = node.op->name();
   return op == "conv2d" || op == "linear";
 }
 
-// The value whose codes `value` shares: up through the operations that pass them.
 Value origin(const Graph& graph, const Makers& makers, Value value) {
   for (;;) {
     const auto maker = makers.find(value);
@@ -42,7 +41,6 @@ bool cannot_be_negative(const Graph& graph, const Makers& makers, Value value) {
   return dynamic_cast<const Relu*>(op) != nullptr || std::string(op->name()) == "softmax";
 }
 
-// Why a layer stays in float; empty when it does not.
 std::string why_float(const Graph& graph, const Makers& makers, const Graph::Node& node, const std::string& name,
                       const PrepareOptions& options, const std::map<Value, Dtype>& code_inputs) {
   for (const std::string& pattern : options.keep_float) {
@@ -62,6 +60,8 @@ std::string why_float(const Graph& graph, const Makers& makers, const Graph::Nod
   if (options.predictors_float && last && !options.quantize_outputs) return "predictor";
   return {};
 }
+
+namespace {
 
 // The node goes to place `at`.
 Value insert(Graph& graph, std::size_t at, const FakeQuantize& op, Value x, Value scale) {
@@ -148,9 +148,12 @@ std::shared_ptr<Prepared> prepare(const Graph& graph, const PrepareOptions& opti
     const Value weight = p.nodes[*i].inputs[1];
     const std::string name = p.prefix + p.value_name(weight);
     const Tensor& w = p.constants.at(weight);
-    const Value scale = p.add_constant(zeros({w.size(0)}, Dtype::f32, w.device()), p.value_name(weight) + "_scale", true);
+    const Tensor start = zeros({w.size(0)}, Dtype::f32, w.device());
+    start.set_requires_grad(options.learned);
+    const Value scale = p.add_constant(start, p.value_name(weight) + "_scale", !options.learned);
     FakeQuantize op;
     op.per_channel = true;
+    op.learned = options.learned;
     const Value rounded = insert(p, *i, op, weight, scale);
     p.nodes[*i + 1].inputs[1] = rounded;
     p.weights.insert(p.weights.begin(), {weight, scale, name});
@@ -202,14 +205,27 @@ Tensors Prepared::forward(const Tensors& in) {
 }
 
 Tensor Prepared::scales_of(const Weight& weight) const {
-  return weight_scales(constants.at(weight.weight), weight.name, weight_ranges_);
+  const Tensor& own = constants.at(weight.scale);
+  const Tensor ranges = weight_scales(constants.at(weight.weight), weight.name, weight_ranges_);
+  if (!own.requires_grad()) return ranges;
+  std::vector<float> scales = own.to_vector<float>();
+  const std::vector<float> by_range = ranges.to_vector<float>();
+  for (std::size_t k = 0; k < scales.size(); ++k) scales[k] = scales[k] != 0 ? std::abs(scales[k]) : by_range[k];
+  return tensor(own.shape(), scales, own.device());
 }
 
 void Prepared::update_weight_scales() {
   SHRIKE_CHECK(!training() || weight_ranges_.choice < RangeChoice::percentile,
                "training with ranges of weights that histograms choose: expected all of the range");
-  for (const Weight& weight : weights) {
+  for (Weight& weight : weights) {
     const Tensor &values = constants.at(weight.weight), &scale = constants.at(weight.scale);
+    if (scale.requires_grad()) {  // only its start is found here, unless a checkpoint had it
+      if (std::exchange(weight.started, true)) continue;
+      const std::vector<float> before = scale.to_vector<float>();
+      const bool none = std::all_of(before.begin(), before.end(), [](float s) { return s == 0; });
+      if (none) scale.copy_from(scales_of(weight));
+      continue;
+    }
     if (training() && values.device() != Device::cpu) {  // nothing is read back; what is not finite shows in the loss
       write_weight_scales(values, scale);
     } else {
@@ -251,7 +267,10 @@ void Prepared::begin_calibration() {
     activation.started = activation.asked = activation.given = false;
     constants.at(activation.scale).zero();
   }
-  for (const Weight& weight : weights) constants.at(weight.scale).zero();
+  for (Weight& weight : weights) {
+    constants.at(weight.scale).zero();
+    weight.started = false;
+  }
 }
 
 std::vector<std::string> Prepared::end_calibration() {

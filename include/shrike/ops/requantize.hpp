@@ -8,6 +8,13 @@
 //
 // Scales of activations and weights make the multiplier: s_x * s_w[k] / s_y for codes, s_x * s_w[k] for f32. They are finite
 // and positive; should t be no number all the same, a code is the lowest.
+//
+// In dynamic quantization s_x is known when the layer runs; y, bias and residual are f32, and there is no quantized bias:
+//
+//   acc = sum x * w                                               exactly, in int32
+//   t = float(acc) * (s_w[k] * s_x)                               both products rounded once to float32
+//   t = t + bias[k], t = t + residual                             where there are any, each sum rounded once
+//   y = t, or 0 where t < 0 and relu                              NaN stays
 #pragma once
 
 #include <algorithm>
@@ -19,7 +26,8 @@ namespace shrike {
 
 namespace kernels {
 
-// Types of the operands: x and residual are u8 or s8 (residual as x where there is none), y is u8, s8 or f32.
+// Types of the operands: x and residual are u8 or s8 (residual as x where there is none), y is u8, s8 or f32. In dynamic
+// quantization residual and y are f32.
 struct Requantize {
   Dtype x = Dtype::u8;
   Dtype y = Dtype::u8;
@@ -31,7 +39,8 @@ struct Requantize {
   float high() const { return y == Dtype::f32 ? HUGE_VALF : y == Dtype::u8 ? 255.0f : 127.0f; }
 };
 
-// Where the operands are: weight s8, bias s32 [k], multiplier f32 [k]; residual, of y's shape, may be null.
+// Where the operands are: weight s8, bias s32 [k], multiplier f32 [k]; residual, of y's shape, may be null. With x_scale they are
+// those of dynamic quantization: multiplier is s_w, bias is null, and addend, which may be null, is the bias in float.
 struct QuantizedOperands {
   const void* x;
   const std::int8_t* weight;
@@ -40,6 +49,8 @@ struct QuantizedOperands {
   const void* residual;
   void* y;
   Companion* beside_weight = nullptr;  // where the backend may keep packed weights from call to call
+  const float* x_scale = nullptr;      // [1]
+  const float* addend = nullptr;       // [k]
 };
 
 }  // namespace kernels
@@ -51,6 +62,23 @@ inline Dtype quantized_output(const char* op, const std::string& output) {
   if (output == "s8") return Dtype::s8;
   if (output == "f32") return Dtype::f32;
   fail(op, ": output '", output, "': expected u8, s8 or f32");
+}
+
+// What a bias may add in 32 bits to sums of `depth` products of x and s8. Throws Error when the sums alone do not fit.
+inline std::int64_t room_for_bias(const char* op, Dtype x, std::int64_t depth) {
+  constexpr std::int64_t most = (std::int64_t{1} << 31) - 1;
+  const std::int64_t greatest = x == Dtype::u8 ? 255 : 128;
+  SHRIKE_CHECK(depth <= most / (greatest * 128), op, ": sums of ", depth, " products of ", name(x),
+               " and s8 can exceed 32 bits: expected at most ", most / (greatest * 128));
+  return most - depth * greatest * 128;
+}
+
+// Throws Error unless all operands are on the device of the first.
+inline void check_devices(const char* op, const Tensors& in) {
+  for (const Tensor& tensor : in) {
+    SHRIKE_CHECK(!tensor.defined() || tensor.device() == in[0].device(), op, ": x is on ", name(in[0].device()),
+                 ", another operand on ", name(tensor.device()));
+  }
 }
 
 // Throws Error unless the operands (x, weight, bias, multiplier and, if there is a fifth, residual) have dtypes and shapes that
@@ -66,10 +94,7 @@ inline kernels::Requantize requantize(const char* op, const Tensors& in, const s
                in[2].shape(), ": expected s32 [", channels, "]");
   SHRIKE_CHECK(in[3].dtype() == Dtype::f32 && in[3].shape() == Shape{channels}, op, ": multiplier is ", name(in[3].dtype()),
                ' ', in[3].shape(), ": expected f32 [", channels, "]");
-  for (const Tensor& tensor : in) {
-    SHRIKE_CHECK(!tensor.defined() || tensor.device() == in[0].device(), op, ": x is on ", name(in[0].device()),
-                 ", another operand on ", name(tensor.device()));
-  }
+  check_devices(op, in);
   kernels::Requantize result{x, quantized_output(op, output), x, relu, static_cast<float>(residual_multiplier)};
   if (in.size() > 4 && in[4].defined()) {
     SHRIKE_CHECK(is_code(in[4].dtype()) && in[4].shape() == y, op, ": residual is ", name(in[4].dtype()), ' ', in[4].shape(),
@@ -77,12 +102,8 @@ inline kernels::Requantize requantize(const char* op, const Tensors& in, const s
     SHRIKE_CHECK(std::isfinite(result.residual_multiplier), op, ": residual_multiplier is ", residual_multiplier);
     result.residual = in[4].dtype();
   }
-  constexpr std::int64_t most = (std::int64_t{1} << 31) - 1;
-  const std::int64_t greatest = x == Dtype::u8 ? 255 : 128;
-  SHRIKE_CHECK(depth <= most / (greatest * 128), op, ": sums of ", depth, " products of ", name(x),
-               " and s8 can exceed 32 bits: expected at most ", most / (greatest * 128));
+  const std::int64_t room = room_for_bias(op, x, depth);
   if (in[2].device() == Device::cpu) {
-    const std::int64_t room = most - depth * greatest * 128;
     const auto* bias = in[2].data<const std::int32_t>();
     for (std::int64_t k = 0; k < channels; ++k) {
       SHRIKE_CHECK(std::abs(std::int64_t{bias[k]}) <= room, op, ": bias[", k, "] = ", bias[k], " with sums of ", depth,

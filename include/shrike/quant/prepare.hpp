@@ -27,7 +27,10 @@ struct PrepareOptions {
   ObserverOptions observer;        // of activations
   ObserverOptions weights;         // of each output channel; training knows all of the range alone
   float input_reach = 0;           // the greatest absolute value that a float input can have; 0: not known, so it is observed
-  bool learned = false;            // scales of activations are parameters (LSQ), started from the first batch or calibration
+  // Scales are parameters (LSQ: Esser et al., "Learned Step Size Quantization", ICLR 2020): those of activations, started from the
+  // first batch or calibration, and those of weights, started from the weights' ranges. The paper's start of these, 2 mean |w| /
+  // sqrt(127), suits fewer bits: for normally distributed weights it is some four times the step of least error in 8 bits.
+  bool learned = false;
   std::int64_t freeze_after = -1;  // training steps after which observers stand still; negative: never
 };
 
@@ -36,7 +39,7 @@ struct PrepareOptions {
 // Calibration: begin_calibration(), forward() of the images in evaluation mode, end_calibration(). Meanwhile nothing is
 // rounded. Training: forward() in training mode moves the observers, in evaluation mode never; from scales that were set
 // without calibration averages go on, while choices by histogram keep them. Weights are always rounded at the scales that they
-// have now.
+// have now, or at learned ones.
 class Prepared : public Graph {
  public:
   struct Activation {
@@ -53,6 +56,7 @@ class Prepared : public Graph {
     Value weight = none;
     Value scale = none;  // constant [K]
     std::string name;
+    bool started = false;  // learned scales that have values
   };
 
   std::vector<Activation> activations;
@@ -74,9 +78,9 @@ class Prepared : public Graph {
   // The codes of output `i`, for PrepareOptions::inputs of the graphs that read it. Throws Error when it has none.
   Port output_port(std::size_t i) const;
 
-  // Scales of the weights as they are now; forward() does it where they may have moved.
+  // Scales of the weights as they are now; forward() does it where they may have moved. Learned ones are started.
   void update_weight_scales();
-  // What they are, [K].
+  // What they are, [K], greater than 0: learned ones without their sign, but where one is 0, of which nothing was learned.
   Tensor scales_of(const Weight& weight) const;
 
   // The steps of training so far decide when observers stand still.
