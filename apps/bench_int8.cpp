@@ -196,7 +196,8 @@ int bench(Arguments a) {
   const Tensor image = random_image(size).to(device);
   const models::FusedDetector fused = models::fuse_detector(*detector);
   models::Parts<Graph> int8;
-  SHRIKE_CHECK(!a.dynamic || a.quantized.empty(), "--dynamic is for a detector that is quantized here: expected no --quantized");
+  SHRIKE_CHECK(!a.dynamic || a.quantized.empty(),
+               "--dynamic is for a detector that is quantized here: expected no --quantized");
   if (a.dynamic) {
     int8 = models::dynamic_detector(fused).parts;
   } else if (a.quantized.empty()) {

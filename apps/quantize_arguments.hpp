@@ -36,8 +36,8 @@ struct QuantizeArguments {
 
 inline int parse(int argc, char** argv, QuantizeArguments& a) {
   CLI::App app(
-      "Quantizes a trained Faster R-CNN: int8 by calibration (static), by training on (qat), or with ranges that are found when it "
-      "runs (dynamic); the weights alone (weight-only); or everything to half floats (half).",
+      "Quantizes a trained Faster R-CNN: int8 by calibration (static), by training on (qat), or with ranges that are found "
+      "when it runs (dynamic); the weights alone (weight-only); or everything to half floats (half).",
       "qat_frcnn");
   const auto option = [&](CLI::App& to, const char* group, const char* name, auto& value, const char* help) {
     return to.add_option(name, value, help)->group(group)->capture_default_str();
@@ -60,8 +60,9 @@ inline int parse(int argc, char** argv, QuantizeArguments& a) {
   option(app, scales, "--observer", a.observer,
          "how ranges of activations are chosen: minmax, moving-average, percentile, entropy or mse; by default mse for static, "
          "moving-average for qat");
-  option(app, scales, "--weight-observer", a.weight_observer,
-         "modes static and dynamic: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
+  option(
+      app, scales, "--weight-observer", a.weight_observer,
+      "modes static and dynamic: how the range of each output channel's weights is chosen: minmax, percentile, entropy or mse");
   option(app, scales, "--percentile", a.percentile, "observer percentile: the share of absolute values within the range");
   option(app, scales, "--observer-momentum", a.observer_momentum, "observer moving-average: the newest batch's share");
   option(app, scales, "--keep-float", a.keep_float, "layers to keep in float, as globs: roi_heads.box_head.*")

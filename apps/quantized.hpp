@@ -13,9 +13,9 @@ namespace shrike::apps {
 inline constexpr const char* quantized_format = "shrike-quantized-detector-";  // and the version
 inline constexpr int quantized_version = 1;
 
-// One file: three graphs with their tensors, the settings as checkpoints have them, what was done ("weight-only", "dynamic", "half",
-// "static" or "qat") and the hash of the float weights that it came from. What was weight-only is called dynamic in older files;
-// the graphs alone say what is computed.
+// One file: three graphs with their tensors, the settings as checkpoints have them, what was done ("weight-only", "dynamic",
+// "half", "static" or "qat") and the hash of the float weights that it came from. What was weight-only is called dynamic in
+// older files; the graphs alone say what is computed.
 inline TensorFile quantized_file(const models::Parts<Graph>& parts, TrainConfig config, const std::string& mode,
                                  const std::string& weights) {
   TensorFile file;

@@ -290,7 +290,8 @@ TEST_CASE("a trained detector is quantized in every mode; evaluation and detecti
   for (const char* observer : {"moving-average", "percentile", "entropy", "mse"}) {
     quantize("other.safetensors", std::string("--no-evaluate --first-float --keep-float 'roi_heads.*' --observer ") + observer);
   }
-  CHECK_THAT(quantize("weight-only.safetensors", "--mode weight-only --weights f16"), Contains("weights f16, computed in float"));
+  CHECK_THAT(quantize("weight-only.safetensors", "--mode weight-only --weights f16"),
+             Contains("weights f16, computed in float"));
   CHECK_THAT(quantize("dynamic.safetensors", "--mode dynamic --first-float --weight-observer mse"),
              Contains("dynamic u8 -> f32") && Contains("float: first layer") && Contains("float: predictor"));
   CHECK_THAT(quantize("half.safetensors", "--mode half"), Contains("half f16 -> f16") && Contains("half f16 -> f32"));
@@ -343,9 +344,9 @@ TEST_CASE("float and int8 are timed side by side, as a table and as JSON") {
   const std::string best = trained() + "/best.safetensors", int8 = workplace().path("timed.safetensors");
   const std::string common = " --size 64x96 --runs 3 --threads 1 --json " + workplace().path("bench.json");
   REQUIRE(run("qat_frcnn", "--checkpoint " + best + " --no-evaluate --calibration-images 2 -o " + int8).status == 0);
-  for (const std::string& arguments : {"--checkpoint " + best + " --quantized " + int8, "--checkpoint " + best,
-                                       "--checkpoint " + best + " --dynamic",
-                                       std::string("--backbone resnet18 --width 4 --batch-norm")}) {
+  for (const std::string& arguments :
+       {"--checkpoint " + best + " --quantized " + int8, "--checkpoint " + best, "--checkpoint " + best + " --dynamic",
+        std::string("--backbone resnet18 --width 4 --batch-norm")}) {
     const bool dynamic = arguments.find("--dynamic") != std::string::npos;
     const Outcome outcome = run("bench_int8", arguments + common);
     INFO(outcome.text);
@@ -354,9 +355,10 @@ TEST_CASE("float and int8 are timed side by side, as a table and as JSON") {
                                  Contains(dynamic ? "backbone.dynamic_quantize" : "backbone.quantize"));
     CHECK_THAT(outcome.text, !Contains("fp16"));  // the CPU has no arithmetic of halves
     CHECK_THAT(outcome.text, Contains("gemm ") && Contains("direct ") && Contains("% of the ceiling"));
-    CHECK_THAT(bytes(workplace().path("bench.json")), Contains("\"int8\":{\"detector\":{\"median_ms\":") &&
-                                                          Contains(dynamic ? "\"op\":\"dynamic_conv2d\"" : "\"op\":\"quantized_conv2d\"") && Contains("\"p99_ms\"") &&
-                                                          Contains("\"kernel\":\"direct ") && Contains("\"share_of_ceiling\""));
+    CHECK_THAT(bytes(workplace().path("bench.json")),
+               Contains("\"int8\":{\"detector\":{\"median_ms\":") &&
+                   Contains(dynamic ? "\"op\":\"dynamic_conv2d\"" : "\"op\":\"quantized_conv2d\"") && Contains("\"p99_ms\"") &&
+                   Contains("\"kernel\":\"direct ") && Contains("\"share_of_ceiling\""));
   }
   check_failure(run("bench_int8", "--size 64" + common.substr(13)), "bench_int8", "size '64'");
   check_failure(run("bench_int8", "--quantized " + int8 + common), "bench_int8", "--checkpoint");

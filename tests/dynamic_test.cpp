@@ -61,8 +61,8 @@ void check_linear(std::int64_t rows, std::int64_t in, std::int64_t out, Dtype ty
   const Tensor scales = random_scales(out, random), bias = random_tensor({out}, random);
   const auto [q, x_scale] = dynamic_quantize(x, type);
   // A linear layer is a convolution of maps of one pixel.
-  const auto acc = quantized::plain_conv({rows, 1, 1, in, out, 1, 1, {}}, {rows, 1, 1, out}, q,
-                                         weight.view({out, 1, 1, in}), {});
+  const auto acc =
+      quantized::plain_conv({rows, 1, 1, in, out, 1, 1, {}}, {rows, 1, 1, out}, q, weight.view({out, 1, 1, in}), {});
   for (const bool relu : {false, true}) {
     for (const Tensor& some_bias : {bias, Tensor()}) {
       DynamicLinear op;
@@ -180,9 +180,8 @@ TEST_CASE("a dynamic layer is the float one, but for rounding") {
   const Tensor scales({10});
   for (std::int64_t k = 0; k < 10; ++k) {
     const auto begin = w.data<float>() + k * 189;
-    scales.data<float>()[k] = std::abs(*std::max_element(begin, begin + 189, [](float a, float b) {
-      return std::abs(a) < std::abs(b);
-    })) / 127;
+    scales.data<float>()[k] =
+        std::abs(*std::max_element(begin, begin + 189, [](float a, float b) { return std::abs(a) < std::abs(b); })) / 127;
   }
   const auto [q, x_scale] = dynamic_quantize(x, Dtype::s8);
   DynamicConv2d op;
@@ -207,7 +206,8 @@ TEST_CASE("dynamic layers do not depend on the number of threads, and refuse wha
     CHECK(same_on_any_threads([&] { return call<DynamicLinear>({}, {q, big, Tensor(), scales, scale})[0]; }));
   });
 
-  const Tensor x({2, 8}, Dtype::u8), weight({4, 8}, Dtype::s8), bias = zeros({4}), four = full({4}, 1.0f), one = full({1}, 1.0f);
+  const Tensor x({2, 8}, Dtype::u8), weight({4, 8}, Dtype::s8), bias = zeros({4}), four = full({4}, 1.0f),
+                                                                one = full({1}, 1.0f);
   const auto error = [](const Tensors& in) { return error_of([&] { call<DynamicLinear>({}, in); }); };
   CHECK(error({x, weight, bias, four, one}) == "no error");
   CHECK_THAT(error({x, weight, bias, four}), Contains("4 inputs"));

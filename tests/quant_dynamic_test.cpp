@@ -18,8 +18,8 @@ using reference::random_tensor;
 namespace {
 
 std::size_t count(const Graph& graph, const std::string& op) {
-  return static_cast<std::size_t>(std::count_if(graph.nodes.begin(), graph.nodes.end(),
-                                                [&](const Graph::Node& node) { return op == node.op->name(); }));
+  return static_cast<std::size_t>(
+      std::count_if(graph.nodes.begin(), graph.nodes.end(), [&](const Graph::Node& node) { return op == node.op->name(); }));
 }
 
 std::shared_ptr<Graph> fused_backbone(const std::string& name, std::uint64_t seed) {
@@ -162,9 +162,10 @@ TEST_CASE("a dynamic detector finds what the float one does, and the same after 
   INFO(report);
   CHECK_THAT(report, Contains("float: predictor") && Contains("dynamic u8 -> f32") && Contains("dynamic s8 -> f32"));
   for (std::size_t i = 1; i < 3; ++i) {  // the feature map, and what is pooled from it, cannot be negative
-    const auto& first = dynamic_cast<const DynamicQuantize&>(*std::find_if(
-        dynamic.parts[i]->nodes.begin(), dynamic.parts[i]->nodes.end(),
-        [](const Graph::Node& node) { return dynamic_cast<const DynamicQuantize*>(node.op.get()) != nullptr; })->op);
+    const auto& first = dynamic_cast<const DynamicQuantize&>(
+        *std::find_if(dynamic.parts[i]->nodes.begin(), dynamic.parts[i]->nodes.end(), [](const Graph::Node& node) {
+           return dynamic_cast<const DynamicQuantize*>(node.op.get()) != nullptr;
+         })->op);
     CHECK(first.dtype == "u8");
     CHECK(dynamic.parts[i]->outputs.size() == 2);
   }

@@ -143,7 +143,8 @@ TEST_CASE("training moves the steps to where the error of rounding is less") {
     const Tensor y = layer.prepared->forward({x})[0];
     const Tensor g(y.shape());
     for (std::int64_t i = 0; i < g.numel(); ++i) {
-      g.data<float>()[i] = static_cast<float>(2 * (static_cast<double>(y.data<float>()[i]) - expected[static_cast<std::size_t>(i)]));
+      g.data<float>()[i] =
+          static_cast<float>(2 * (static_cast<double>(y.data<float>()[i]) - expected[static_cast<std::size_t>(i)]));
     }
     backward({y}, {g});
     optimizer.step(0.003f);

@@ -116,7 +116,8 @@ inline const std::vector<ConvCase> conv_cases = {
 };
 
 // The sums of a convolution of codes, with the bias s32 if it is defined.
-inline std::vector<std::int64_t> plain_conv(const ConvCase& z, const Shape& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+inline std::vector<std::int64_t> plain_conv(const ConvCase& z, const Shape& y, const Tensor& x, const Tensor& weight,
+                                            const Tensor& bias) {
   const auto from = quantized::codes(x), by = quantized::codes(weight);
   const auto& o = z.options;
   const std::int64_t c = z.c / o.groups, per_group = z.k / o.groups;

@@ -103,9 +103,9 @@ TEST_CASE("int8 weights are packed once, and again when they change") {
   Random random(6, RandomStream::test);
   // By tiles, by rows, in groups, and by panels.
   for (const ConvCase& z : std::vector<Case>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
-                                         {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
-                                         {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
-                                         {1, 2, 3, 1031, 1030, 1, 1, {}}}) {
+                                             {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
+                                             {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
+                                             {1, 2, 3, 1031, 1030, 1, 1, {}}}) {
     const std::int64_t depth = z.r * z.s * z.c / z.options.groups;
     const Tensor x = quantized::random_codes({z.n, z.h, z.w, z.c}, Dtype::s8, random);
     const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random);

@@ -258,8 +258,8 @@ void by_panels(const Product& m, const Target& target) {
   });
 }
 
-// The operands of dynamic quantization as the kernels take them, [3, k] in `scratch`: no quantized bias, multipliers at x's scale,
-// and a bias in float, -0 where there is none, which changes no number.
+// The operands of dynamic quantization as the kernels take them, [3, k] in `scratch`: no quantized bias, multipliers at x's
+// scale, and a bias in float, -0 where there is none, which changes no number.
 kernels::QuantizedOperands at_scale(const kernels::QuantizedOperands& o, std::int64_t k, const Scratch& scratch) {
   auto* const bias = reinterpret_cast<std::int32_t*>(scratch.data());
   float *const multiplier = scratch.data() + k, *const addend = multiplier + k;

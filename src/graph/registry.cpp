@@ -30,9 +30,10 @@ template <class... Ops> Makers makers() {
 }  // namespace
 
 std::shared_ptr<Op> make_op(const std::string& name) {
-  static const Makers known = makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, DynamicConv2d, DynamicLinear, DynamicQuantize, FakeQuantize, Flatten, HalfConv2d,
-                                     HalfLinear, IndexRows, Linear, MaxPool2d, Narrow, Permute, Quantize, QuantizedConv2d,
-                                     QuantizedLinear, Relu, Reshape, RoiAlign, RoiPool, Scale, Slice, Widen>();
+  static const Makers known =
+      makers<Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dequantize, DynamicConv2d, DynamicLinear, DynamicQuantize, FakeQuantize,
+             Flatten, HalfConv2d, HalfLinear, IndexRows, Linear, MaxPool2d, Narrow, Permute, Quantize, QuantizedConv2d,
+             QuantizedLinear, Relu, Reshape, RoiAlign, RoiPool, Scale, Slice, Widen>();
   const auto found = known.find(name);
   return found == known.end() ? nullptr : found->second();
 }

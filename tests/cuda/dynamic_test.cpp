@@ -40,7 +40,8 @@ TEST_CASE("scales and codes on the device equal the CPU's to the bit") {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   std::vector<Tensor> tensors = {zeros({3, 5}), full({4}, -1.5f), tensor<float>({5}, {nan, inf, -inf, 1.27f, -0.64f}),
                                  full({2}, nan), Tensor({0, 3})};
-  for (const Shape& shape : {Shape{1}, Shape{2, 3, 7, 33}, Shape{131, 1009}}) tensors.push_back(random_tensor(shape, random, -3, 2));
+  for (const Shape& shape : {Shape{1}, Shape{2, 3, 7, 33}, Shape{131, 1009}})
+    tensors.push_back(random_tensor(shape, random, -3, 2));
   for (const Dtype type : code_types) {
     for (const Tensor& x : tensors) {
       const auto [q, scale] = dynamic_quantize(x, type);
@@ -101,7 +102,8 @@ TEST_CASE("a recorded graph finds each input's range anew") {
   const NoGrad no_grad;
   for (const float reach : {1.0f, 2.0f, 0.01f, 300.0f, 0.0f}) {
     const Tensor x = random_tensor({1, 33, 37, 3}, random, -reach, reach);
-    const Tensor got = replay({}, {constants, {graph}}, {x.to(Device::cuda)}, [&](const Tensors& in) { return graph->forward(in); })[0];
+    const Tensor got =
+        replay({}, {constants, {graph}}, {x.to(Device::cuda)}, [&](const Tensors& in) { return graph->forward(in); })[0];
     INFO("inputs up to " << reach);
     CHECK(same_bits(got, on_cpu->forward({x})[0]));
   }

@@ -10,13 +10,14 @@ using namespace shrike;
 using kernels::int8::Choice;
 using kernels::int8::Path;
 
-inline const Choice choices[] = {{Path::automatic, 0}, {Path::naive, 0},        {Path::dp4a, 64},        {Path::dp4a, 128},
-                          {Path::tensor16, 64}, {Path::tensor16, 128},   {Path::tensor32, 64},    {Path::tensor32, 128},
-                          {Path::dp4a, 64, 3},  {Path::tensor16, 64, 2}, {Path::tensor32, 64, 5}, {Path::tensor32, 128, 2}};
+inline const Choice choices[] = {{Path::automatic, 0},    {Path::naive, 0},        {Path::dp4a, 64},
+                                 {Path::dp4a, 128},       {Path::tensor16, 64},    {Path::tensor16, 128},
+                                 {Path::tensor32, 64},    {Path::tensor32, 128},   {Path::dp4a, 64, 3},
+                                 {Path::tensor16, 64, 2}, {Path::tensor32, 64, 5}, {Path::tensor32, 128, 2}};
 
 inline Tensors on(Device device, const Tensors& tensors) {
   Tensors result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.to(device));
+  for (const Tensor& tensor : tensors) result.push_back(tensor.defined() ? tensor.to(device) : tensor);
   return result;
 }
 

@@ -9,15 +9,15 @@ namespace shrike {
 
 namespace kernels {
 
-// scale [1] = the scale (quant/scale.hpp) at which the finite elements of x just fit codes of low .. high, on x's device. Elements
-// that are not finite are passed over; for codes that cannot be negative, so are those below 0.
+// scale [1] = the scale (quant/scale.hpp) at which the finite elements of x just fit codes of low .. high, on x's device.
+// Elements that are not finite are passed over; for codes that cannot be negative, so are those below 0.
 SHRIKE_KERNEL(dynamic_scale, std::int64_t n, int low, int high, const float* x, float* scale);
 
 }  // namespace kernels
 
-// Input x f32 [...]; outputs the codes of x, u8 or s8, and their scale, f32 [1]: max |x| / 127 for s8, max(x) / 255 for u8, of the
-// whole tensor, and greater than 0 where that is 0. Codes are rounded as by Quantize; on a device nothing is read back. NaN becomes
-// the lowest code, infinities the code at their end. No gradient.
+// Input x f32 [...]; outputs the codes of x, u8 or s8, and their scale, f32 [1]: max |x| / 127 for s8, max(x) / 255 for u8, of
+// the whole tensor, and greater than 0 where that is 0. Codes are rounded as by Quantize; on a device nothing is read back. NaN
+// becomes the lowest code, infinities the code at their end. No gradient.
 struct DynamicQuantize : Op {
   std::string dtype = "s8";
 
@@ -28,16 +28,16 @@ struct DynamicQuantize : Op {
 };
 
 // Inputs x u8 or s8 [N, H, W, C], weight s8 [K, R, S, C / groups], bias f32 [K] (may be undefined), the scales of the weight's
-// output channels f32 [K], the scale of x f32 [1] and, if there are six, a residual f32 of the output's shape; output f32 [N, P, Q, K]
-// as in Conv2d. What exactly is computed is said in ops/requantize.hpp. No gradient.
+// output channels f32 [K], the scale of x f32 [1] and, if there are six, a residual f32 of the output's shape; output f32 [N,
+// P, Q, K] as in Conv2d. What exactly is computed is said in ops/requantize.hpp. No gradient.
 struct DynamicConv2d : ConvolutionOp {
   const char* name() const override { return "dynamic_conv2d"; }
   inline Tensors forward(const Tensors& in) const override;
   bool saves_input(std::size_t) const override { return false; }
 };
 
-// Inputs x u8 or s8 [N, in], weight s8 [out, in], bias f32 [out] (may be undefined), the scales of the weight's output channels f32
-// [out] and the scale of x f32 [1]; output f32 [N, out]. As ops/requantize.hpp says. No gradient.
+// Inputs x u8 or s8 [N, in], weight s8 [out, in], bias f32 [out] (may be undefined), the scales of the weight's output channels
+// f32 [out] and the scale of x f32 [1]; output f32 [N, out]. As ops/requantize.hpp says. No gradient.
 struct DynamicLinear : Op {
   bool relu = false;
 
@@ -55,8 +55,8 @@ inline kernels::Requantize dynamic_layer(const char* op, const Tensors& in, bool
                                          std::int64_t channels, const Shape& y) {
   const auto expect = [&](std::size_t i, const char* what, Dtype dtype, const Shape& shape) {
     SHRIKE_CHECK(in[i].defined() && in[i].dtype() == dtype && in[i].shape() == shape, op, ": ", what, " is ",
-                 in[i].defined() ? message(name(in[i].dtype()), ' ', in[i].shape()) : "missing", ": expected ", name(dtype), ' ',
-                 shape);
+                 in[i].defined() ? message(name(in[i].dtype()), ' ', in[i].shape()) : "missing", ": expected ", name(dtype),
+                 ' ', shape);
   };
   const Dtype x = in[0].dtype();
   SHRIKE_CHECK(x == Dtype::u8 || x == Dtype::s8, op, ": x is ", name(x), ": expected u8 or s8");
@@ -72,8 +72,13 @@ inline kernels::Requantize dynamic_layer(const char* op, const Tensors& in, bool
 
 inline kernels::QuantizedOperands dynamic_operands(const Tensors& in, const Tensor& y) {
   const bool added = in.size() > 5 && in[5].defined();
-  kernels::QuantizedOperands operands{in[0].raw(), in[1].data<const std::int8_t>(), nullptr, in[3].data<const float>(),
-                                      added ? in[5].raw() : nullptr, y.raw(), &in[1].companion()};
+  kernels::QuantizedOperands operands{in[0].raw(),
+                                      in[1].data<const std::int8_t>(),
+                                      nullptr,
+                                      in[3].data<const float>(),
+                                      added ? in[5].raw() : nullptr,
+                                      y.raw(),
+                                      &in[1].companion()};
   operands.x_scale = in[4].data<const float>();
   operands.addend = in[2].defined() ? in[2].data<const float>() : nullptr;
   return operands;
@@ -88,7 +93,8 @@ inline Tensors DynamicQuantize::forward(const Tensors& in) const {
   const Tensor q(x.shape(), code, x.device()), scale({1}, Dtype::f32, x.device());
   dispatch(x.device(), [&](auto d) {
     kernels::dynamic_scale(d, x.numel(), range.low, range.high, x.data<const float>(), scale.data<float>());
-    kernels::quantize_forward(d, {1, x.numel(), range.low, range.high}, x.data<const float>(), scale.data<const float>(), q.raw());
+    kernels::quantize_forward(d, {1, x.numel(), range.low, range.high}, x.data<const float>(), scale.data<const float>(),
+                              q.raw());
   });
   return {q, scale};
 }

@@ -39,8 +39,8 @@ struct Requantize {
   float high() const { return y == Dtype::f32 ? HUGE_VALF : y == Dtype::u8 ? 255.0f : 127.0f; }
 };
 
-// Where the operands are: weight s8, bias s32 [k], multiplier f32 [k]; residual, of y's shape, may be null. With x_scale they are
-// those of dynamic quantization: multiplier is s_w, bias is null, and addend, which may be null, is the bias in float.
+// Where the operands are: weight s8, bias s32 [k], multiplier f32 [k]; residual, of y's shape, may be null. With x_scale they
+// are those of dynamic quantization: multiplier is s_w, bias is null, and addend, which may be null, is the bias in float.
 struct QuantizedOperands {
   const void* x;
   const std::int8_t* weight;

@@ -38,8 +38,8 @@ std::vector<std::string> float_values(const Graph& graph, bool between = false);
 
 enum class WeightType { f16, s8 };
 
-// Weight-only quantization: the weights of conv2d and linear layers in f16, or in s8 by output channel, each followed by the node
-// that makes it float; everything is computed in float. Layers that fit a glob of `keep_float` stay.
+// Weight-only quantization: the weights of conv2d and linear layers in f16, or in s8 by output channel, each followed by the
+// node that makes it float; everything is computed in float. Layers that fit a glob of `keep_float` stay.
 Converted quantize_weights(const Graph& graph, WeightType type, const std::vector<std::string>& keep_float = {},
                            const std::string& prefix = "");
 

@@ -27,10 +27,7 @@ struct PrepareOptions {
   ObserverOptions observer;        // of activations
   ObserverOptions weights;         // of each output channel; training knows all of the range alone
   float input_reach = 0;           // the greatest absolute value that a float input can have; 0: not known, so it is observed
-  // Scales are parameters (LSQ: Esser et al., "Learned Step Size Quantization", ICLR 2020): those of activations, started from the
-  // first batch or calibration, and those of weights, started from the weights' ranges. The paper's start of these, 2 mean |w| /
-  // sqrt(127), suits fewer bits: for normally distributed weights it is some four times the step of least error in 8 bits.
-  bool learned = false;
+  bool learned = false;            // scales of activations and weights are parameters (LSQ)
   std::int64_t freeze_after = -1;  // training steps after which observers stand still; negative: never
 };
 
@@ -39,7 +36,11 @@ struct PrepareOptions {
 // Calibration: begin_calibration(), forward() of the images in evaluation mode, end_calibration(). Meanwhile nothing is
 // rounded. Training: forward() in training mode moves the observers, in evaluation mode never; from scales that were set
 // without calibration averages go on, while choices by histogram keep them. Weights are always rounded at the scales that they
-// have now, or at learned ones.
+// have now.
+//
+// Learned scales (Esser et al., "Learned Step Size Quantization", ICLR 2020): those of activations are started from the first
+// batch or calibration, those of weights from the weights' ranges. The paper's start, 2 mean |w| / sqrt(127) in 8 bits, suits
+// fewer bits: for normally distributed weights it is some four times the step of least error.
 class Prepared : public Graph {
  public:
   struct Activation {
