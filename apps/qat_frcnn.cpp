@@ -88,8 +88,11 @@ void train_on(const models::PreparedDetector& prepared, const quant::PrepareOpti
   if (resume) progress = load_qat_checkpoint(load_safetensors(path), prepared, optimizer, chosen);
   std::printf("\ntraining %d epoch(s) at learning rate %g%s; run folder %s\n", config.epochs, config.lr,
               resume ? (", from step " + std::to_string(progress.step)).c_str() : "", config.run.c_str());
-  std::printf("batch norm is folded into the convolutions%s; ranges of activations stand still from step %lld on\n",
-              config.model.dropout > 0 ? " and dropout left out" : "", static_cast<long long>(options.freeze_after));
+  const std::string scales = options.learned
+                                 ? "scales of activations and weights are learned"
+                                 : message("ranges of activations stand still from step ", options.freeze_after, " on");
+  std::printf("batch norm is folded into the convolutions%s; %s\n", config.model.dropout > 0 ? " and dropout left out" : "",
+              scales.c_str());
   std::fflush(stdout);
   const Dataset no_tests;
   Trainer trainer(config, device, *prepared.model, optimizer, data, no_tests, progress);
