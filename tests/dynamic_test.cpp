@@ -15,7 +15,7 @@ using reference::random_tensor;
 
 namespace {
 
-constexpr float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+constexpr float no_number = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
 
 // The scale by a look at every element.
 float plain_scale(const Tensor& x, Dtype dtype) {
@@ -89,7 +89,7 @@ TEST_CASE("the scale is that of the greatest element, and the codes are those at
         CHECK(scale.shape() == Shape{1});
         CHECK(scale.item() == plain_scale(x, type));
         CHECK(quantized::same(q, quantize(x, scale, type)));
-        CHECK(same_on_any_threads([&, x = x] { return dynamic_quantize(x, type).first; }));
+        CHECK(same_on_any_threads([&] { return dynamic_quantize(x, type).first; }));
       }
     }
   }
@@ -99,7 +99,7 @@ TEST_CASE("zeros, tensors without positive elements and what is not finite have 
   const float least = 0x1p-24f;
   for (const Dtype type : code_types) {
     const float high = type == Dtype::u8 ? 255.0f : 127.0f;
-    for (const Tensor& x : {zeros({1, 2, 3, 4}), full({5}, -0.0f), full({3}, nan), full({3}, inf), full({2}, 1e-40f)}) {
+    for (const Tensor& x : {zeros({1, 2, 3, 4}), full({5}, -0.0f), full({3}, no_number), full({3}, inf), full({2}, 1e-40f)}) {
       const auto [q, scale] = dynamic_quantize(x, type);
       CHECK(scale.item() == least / high);
     }
@@ -107,7 +107,7 @@ TEST_CASE("zeros, tensors without positive elements and what is not finite have 
     CHECK(quantized::codes(zero) == std::vector<std::int64_t>(7));
   }
   CHECK(dynamic_quantize(full({3}, -2.0f), Dtype::u8).second.item() == least / 255);
-  const Tensor odd = tensor<float>({5}, {nan, inf, -inf, 1.27f, -0.64f});
+  const Tensor odd = tensor<float>({5}, {no_number, inf, -inf, 1.27f, -0.64f});
   const auto [s8, s8_scale] = dynamic_quantize(odd, Dtype::s8);
   CHECK(s8_scale.item() == 1.27f / 127);
   CHECK(quantized::codes(s8) == std::vector<std::int64_t>{-127, 127, -127, 127, -64});
@@ -164,7 +164,7 @@ TEST_CASE("a residual that is no number stays one, with ReLU too") {
   const auto [q, x_scale] = dynamic_quantize(full({1, 1, 1, 2}, 1.0f), Dtype::s8);
   DynamicConv2d op;
   op.relu = true;
-  const Tensor weight = zeros({3, 1, 1, 2}, Dtype::s8), residual = tensor<float>({1, 1, 1, 3}, {nan, -inf, 2});
+  const Tensor weight = zeros({3, 1, 1, 2}, Dtype::s8), residual = tensor<float>({1, 1, 1, 3}, {no_number, -inf, 2});
   quantized::on_every_isa([&, q = q, x_scale = x_scale] {
     const auto y = call(op, {q, weight, Tensor(), full({3}, 1.0f), x_scale, residual})[0].to_vector<float>();
     CHECK(std::isnan(y[0]));

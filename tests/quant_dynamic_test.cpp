@@ -137,7 +137,8 @@ TEST_CASE("layers by name, the first layer and predictors stay in float as in a 
     if (line.what.starts_with("float: ")) kept.push_back(line.name + line.what.substr(7));
   }
   std::vector<std::string> expected;
-  for (const auto& [name, why] : prepare(*graph, rules)->float_layers) {
+  const auto prepared = prepare(*graph, rules);
+  for (const auto& [name, why] : prepared->float_layers) {
     if (why.find("has no int8 form") == std::string::npos) expected.push_back(name + why);
   }
   CHECK(kept == expected);

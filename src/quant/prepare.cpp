@@ -222,8 +222,8 @@ void Prepared::update_weight_scales() {
     if (scale.requires_grad()) {  // only its start is found here, unless a checkpoint had it
       if (std::exchange(weight.started, true)) continue;
       const std::vector<float> before = scale.to_vector<float>();
-      const bool none = std::all_of(before.begin(), before.end(), [](float s) { return s == 0; });
-      if (none) scale.copy_from(scales_of(weight));
+      const bool fresh = std::all_of(before.begin(), before.end(), [](float s) { return s == 0; });
+      if (fresh) scale.copy_from(scales_of(weight));
       continue;
     }
     if (training() && values.device() != Device::cpu) {  // nothing is read back; what is not finite shows in the loss
