@@ -66,7 +66,7 @@ TEST_CASE("every graph comes back from its file as it was") {
   fuse(*fused);
   const auto narrow = quant::quantize_weights(*fused, quant::WeightType::s8).graph;
   const auto half = quant::quantize_weights(*fused, quant::WeightType::f16).graph;
-  const auto dynamic = quant::to_dynamic(*fused, {.predictors_float = false}).graph;
+  const auto dynamic = quant::to_dynamic(*fused).graph;
   const TemporaryFolder folder;
   const std::string path = (folder.path() / "graph.safetensors").string();
   for (const auto& graph : {plain, fused, narrow, half, dynamic}) {

@@ -102,10 +102,10 @@ TEST_CASE("int8 convolution is exact at the ends of the range") {
 TEST_CASE("int8 weights are packed once, and again when they change") {
   Random random(6, RandomStream::test);
   // By tiles, by rows, in groups, and by panels.
-  for (const ConvCase& z : std::vector<Case>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
-                                             {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
-                                             {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
-                                             {1, 2, 3, 1031, 1030, 1, 1, {}}}) {
+  for (const ConvCase& z : std::vector<ConvCase>{{1, 6, 5, 32, 48, 3, 3, {.padding = 1}},
+                                                 {1, 6, 5, 5, 33, 3, 3, {.padding = 1}},
+                                                 {1, 5, 5, 12, 9, 3, 3, {.padding = 1, .groups = 3}},
+                                                 {1, 2, 3, 1031, 1030, 1, 1, {}}}) {
     const std::int64_t depth = z.r * z.s * z.c / z.options.groups;
     const Tensor x = quantized::random_codes({z.n, z.h, z.w, z.c}, Dtype::s8, random);
     const Tensor weight = quantized::random_codes({z.k, z.r, z.s, z.c / z.options.groups}, Dtype::s8, random);
@@ -135,7 +135,7 @@ TEST_CASE("int8 weights are packed once, and again when they change") {
 
 TEST_CASE("int8 convolution does not depend on the number of threads") {
   Random random(4, RandomStream::test);
-  const Case z{1, 23, 19, 64, 80, 3, 3, {.padding = 1}};
+  const ConvCase z{1, 23, 19, 64, 80, 3, 3, {.padding = 1}};
   const Tensor x = quantized::random_codes({1, 23, 19, 64}, Dtype::s8, random);
   const Tensor weight = quantized::random_codes({80, 3, 3, 64}, Dtype::s8, random);
   const auto [bias, multiplier] = quantized::random_epilogue(80, 576, random);

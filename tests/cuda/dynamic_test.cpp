@@ -90,11 +90,11 @@ TEST_CASE("a recorded graph finds each input's range anew") {
   nn::initialize(*model, 4);
   const auto fused = trace(*model->backbone(), {zeros({1, 48, 48, 3})});
   fuse(*fused);
-  const auto on_cpu = quant::to_dynamic(*fused, {.predictors_float = false}).graph;
+  const auto on_cpu = quant::to_dynamic(*fused).graph;
   nn::to(*model, Device::cuda);
   const auto traced = trace(*model->backbone(), {zeros({1, 48, 48, 3}, Dtype::f32, Device::cuda)});
   fuse(*traced);
-  const auto graph = quant::to_dynamic(*traced, {.predictors_float = false}).graph;
+  const auto graph = quant::to_dynamic(*traced).graph;
   Tensors constants;
   for (const auto& [value, tensor] : graph->constants) constants.push_back(tensor);
   Replay replay;
