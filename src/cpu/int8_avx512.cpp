@@ -59,7 +59,8 @@ struct Words : Zmm {
 
 const Kernels& avx512_kernels() {
   static constexpr Kernels table{
-      "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, nullptr, multiply<Words>, Words::rows, finish, spin<Bytes>};
+      "avx512 vnni", Zmm::width * Zmm::vectors, multiply<Bytes>, nullptr, multiply<Words>, Words::rows, finish, spin<Bytes>,
+      encode};
   return table;
 }
 

@@ -56,6 +56,8 @@ struct Kernels {
   // The most that products can reach: runs the instructions of a step on registers alone, and returns how many multiplications
   // that was.
   int64_t (*spin)(int64_t rounds);
+  // q = clamp(rint(x / scale), low, high), n codes: u8 where low is 0, else s8. Ties to even; NaN becomes low.
+  void (*encode)(int64_t n, const float* x, float scale, float low, float high, void* q);
 };
 
 const Kernels& plain_kernels();

@@ -35,8 +35,8 @@ struct Bytes {
 }  // namespace
 
 const Kernels& plain_kernels() {
-  static constexpr Kernels table{"plain",    Bytes::width * Bytes::vectors, multiply<Bytes>, nullptr, nullptr, 0, finish,
-                                 spin<Bytes>};
+  static constexpr Kernels table{
+      "plain", Bytes::width * Bytes::vectors, multiply<Bytes>, nullptr, nullptr, 0, finish, spin<Bytes>, encode};
   return table;
 }
 

@@ -159,5 +159,20 @@ void finish(const Finish& how, int64_t rows, int64_t n, const Rows& of) {
   finish_as<float>(how, rows, n, of);
 }
 
+// What is clamped before it is rounded comes out the same: the ends are whole numbers.
+template <class Q> void encode_as(int64_t n, const float* __restrict x, float scale, float low, float high, Q* __restrict q) {
+  for (int64_t i = 0; i < n; ++i) {
+    float t = x[i] / scale;
+    t = t > low ? t : low;
+    t = t < high ? t : high;
+    q[i] = static_cast<Q>(static_cast<int32_t>(__builtin_rintf(t)));
+  }
+}
+
+void encode(int64_t n, const float* x, float scale, float low, float high, void* q) {
+  if (low < 0) return encode_as(n, x, scale, low, high, static_cast<int8_t*>(q));
+  encode_as(n, x, scale, low, high, static_cast<uint8_t*>(q));
+}
+
 }  // namespace
 }  // namespace shrike::int8

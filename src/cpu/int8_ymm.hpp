@@ -84,8 +84,9 @@ struct YmmBytes : Ymm {
 };
 
 constexpr Kernels ymm_kernels(const char* name) {
-  return {name,          Ymm::width * Ymm::vectors, multiply<YmmBytes>, nullptr, multiply<YmmWords>, YmmWords::rows, finish,
-          spin<YmmBytes>};
+  return {
+      name,  Ymm::width * Ymm::vectors, multiply<YmmBytes>, nullptr, multiply<YmmWords>, YmmWords::rows, finish, spin<YmmBytes>,
+      encode};
 }
 #else
 // vpmaddubsw saturates sums of two u8 * s8 products in 16 bits, which changes nothing where weights are safe.
@@ -106,7 +107,7 @@ struct YmmSafeBytes : YmmWords {
 
 constexpr Kernels ymm_kernels(const char* name) {
   return {name,   Ymm::width * Ymm::vectors, nullptr, multiply_ordered<YmmSafeBytes>, multiply<YmmWords>, YmmWords::rows,
-          finish, spin<YmmSafeBytes>};
+          finish, spin<YmmSafeBytes>,        encode};
 }
 #endif
 

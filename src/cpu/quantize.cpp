@@ -5,6 +5,7 @@
 #include <limits>
 #include <mutex>
 
+#include "int8_kernels.hpp"
 #include "shrike/core/threads.hpp"
 
 namespace shrike::kernels {
@@ -29,16 +30,6 @@ template <class F> void for_runs(const QuantizeSizes& sizes, const float* scale,
 inline float code_of(float x, float s, float low, float high) {
   const float q = std::nearbyint(x / s);
   return q < low ? low : q > high ? high : q;
-}
-
-template <class Q> void to_codes(const QuantizeSizes& sizes, const float* x, const float* scale, Q* q) {
-  const auto low = static_cast<float>(sizes.low), high = static_cast<float>(sizes.high);
-  for_runs(sizes, scale, [=](std::int64_t begin, std::int64_t end, float s) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float code = std::nearbyint(x[i] / s);
-      q[i] = static_cast<Q>(static_cast<int>(code > low ? (code < high ? code : high) : low));
-    }
-  });
 }
 
 template <class Q> void from_codes(const QuantizeSizes& sizes, const Q* q, const float* scale, float* y) {
@@ -105,11 +96,11 @@ void fake_quantize_backward(Cpu, const QuantizeSizes& sizes, float factor, const
 }
 
 void quantize_forward(Cpu, const QuantizeSizes& sizes, const float* x, const float* scale, void* q) {
-  if (sizes.low < 0) {
-    to_codes(sizes, x, scale, static_cast<std::int8_t*>(q));
-  } else {
-    to_codes(sizes, x, scale, static_cast<std::uint8_t*>(q));
-  }
+  const auto encode = int8::kernels().encode;
+  const auto low = static_cast<float>(sizes.low), high = static_cast<float>(sizes.high);
+  for_runs(sizes, scale, [=](std::int64_t begin, std::int64_t end, float s) {
+    encode(end - begin, x + begin, s, low, high, static_cast<std::uint8_t*>(q) + begin);
+  });
 }
 
 void dequantize_forward(Cpu, const QuantizeSizes& sizes, const void* q, const float* scale, float* y) {
