@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
 
 #include "apps/settings.hpp"
@@ -36,11 +37,11 @@ struct Progress {
 };
 
 // The settings of a run in a file's metadata.
-inline void write_settings(TensorFile& file, TrainConfig config) {
-  file.metadata["train.preset"] = config.preset;
-  TextWriter train{file.metadata, "train."};
+inline void write_settings(std::map<std::string, std::string>& metadata, TrainConfig config) {
+  metadata["train.preset"] = config.preset;
+  TextWriter train{metadata, "train."};
   config.visit(train);
-  TextWriter settings{file.metadata, "model."};
+  TextWriter settings{metadata, "model."};
   config.model.visit(settings);
 }
 
@@ -63,6 +64,15 @@ inline TrainConfig read_settings(const TensorFile& file) {
   metadata.try_emplace("train.patience", TextWriter::print(config.patience));
   metadata.try_emplace("model.soft-nms", config.model.soft_nms);
   metadata.try_emplace("model.soft-nms-sigma", TextWriter::print(config.model.soft_nms_sigma));
+  std::map<std::string, std::string> now;
+  write_settings(now, config);
+  for (const char* name :  // that follow no rule but today's default
+       {"train.test-years", "train.max-steps", "train.accumulate", "train.train-sizes", "train.match-inclusive",
+        "model.pool-rounding", "model.size-divisor", "model.anchor-rounding", "model.anchor-offset", "model.anchor-border",
+        "model.proposal-min-size", "model.rpn-low-quality", "model.rpn-low-quality-iou", "model.rpn-divisor", "model.rpn-beta",
+        "model.box-beta"}) {
+    metadata.try_emplace(name, now.at(name));
+  }
   metadata.try_emplace("train.anchors", config.anchors);
   metadata.try_emplace("train.init", config.init);
   metadata.try_emplace("train.ema", "0");
@@ -97,7 +107,7 @@ inline void save_checkpoint(const std::string& path, nn::Module& model, const nn
     for (const auto& [name, tensor] : optimizer->state()) file.tensors["momentum." + name] = tensor;
   }
   file.metadata["format"] = checkpoint_format;
-  write_settings(file, config);
+  write_settings(file.metadata, config);
   TextWriter done{file.metadata, "progress."};
   progress.visit(done);
   save_safetensors(path, file);

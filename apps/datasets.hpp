@@ -17,9 +17,10 @@ namespace shrike::apps {
 // Where the built-in data set is written, once.
 inline const char* shapes_folder() { return "data/shapes"; }
 
-// One image set in VOC format, or of the built-in shapes when `config.data` is empty. Fills in the class names if there are
-// none.
-inline Dataset open_split(TrainConfig& config, const std::string& splits, VocReport* report = nullptr) {
+// One image set of these years in VOC format, or of the built-in shapes when `config.data` is empty. Fills in the class names
+// if there are none.
+inline Dataset open_split(TrainConfig& config, const std::string& years, const std::string& splits,
+                          VocReport* report = nullptr) {
   std::string root = config.data;
   if (root.empty()) {
     root = shapes_folder();
@@ -28,11 +29,23 @@ inline Dataset open_split(TrainConfig& config, const std::string& splits, VocRep
     if (config.model.classes.empty()) config.model.classes = shape_classes();
   }
   VocOptions options;
-  options.years = config.years;
+  options.years = years;
   options.drop_bad_boxes = config.drop_bad_boxes;
   Dataset data = read_voc(root, splits, config.model.classes, options, report);
   config.model.classes = data.classes;
   return data;
+}
+
+// The image set `name` to test on, of --test-years, or of --years without. Throws Error that says so where one of several years
+// has no such list.
+inline Dataset open_test_split(TrainConfig& config, const std::string& name, VocReport* report = nullptr) {
+  if (!config.test_years.empty()) return open_split(config, config.test_years, name, report);
+  try {
+    return open_split(config, config.years, name, report);
+  } catch (const Error& error) {
+    if (config.years.find('+') == std::string::npos) throw;
+    fail(error.what(), "; --test-years names the years of the test set, where they are others than --years ", config.years);
+  }
 }
 
 // The images to train on, those that choose the best checkpoint (none: the test images do) and those to test on.
@@ -47,11 +60,13 @@ inline bool has_val(const TrainConfig& config) { return !config.val_split.empty(
 
 // The training images, and those that --resplit holds out of them, if it is given.
 inline std::pair<Dataset, Dataset> open_train(TrainConfig& config, VocReport& report) {
-  if (config.resplit.empty()) return {open_split(config, config.train_split, &report), {}};
+  if (config.resplit.empty()) return {open_split(config, config.years, config.train_split, &report), {}};
+  SHRIKE_CHECK(config.test_years.empty(), "--resplit ", config.resplit, " with --test-years ", config.test_years,
+               ": one division of all images has no other years to test on; leave one of them out");
   const std::vector<int> ratio = parse_ratio(config.resplit);
   SHRIKE_CHECK(ratio.size() == 2, "resplit '", config.resplit,
                "': expected two numbers, for training and evaluation, as in 9:1");
-  const Dataset all = open_split(config, config.train_split + "+" + config.test_split, &report);
+  const Dataset all = open_split(config, config.years, config.train_split + "+" + config.test_split, &report);
   auto parts = split_dataset(all, ratio, config.split_seed);
   return {std::move(parts[0]), std::move(parts[1])};
 }
@@ -67,7 +82,7 @@ inline Dataset open_val(TrainConfig& config, Dataset& train, VocReport& report) 
     train = std::move(rest);
     return val;
   }
-  Dataset val = open_split(config, config.val_split, &report);
+  Dataset val = open_split(config, config.years, config.val_split, &report);
   const std::int64_t shared = count_shared(val, train);
   SHRIKE_CHECK(shared == 0, "val-split ", config.val_split, ": ", shared, " of its ", val.samples.size(),
                " images are training images too: expected others, as with --train-split train --val-split val, or "
@@ -105,7 +120,7 @@ inline DataSets open_data(TrainConfig& config, const std::string& test_split = "
   }
   if (!resplit || !test_split.empty()) {
     const std::string name = test_split.empty() ? config.test_split : test_split;
-    sets.test = open_split(config, name, &report);
+    sets.test = open_test_split(config, name, &report);
     std::printf("test set\n%s", to_string(report).c_str());
     note_trained_on(sets.test, sets.train, name);
   }
@@ -122,7 +137,7 @@ inline Dataset open_test_set(TrainConfig& config, TrainConfig trained, const std
     return held_out;
   }
   const std::string name = test_split.empty() ? config.test_split : test_split;
-  Dataset test = open_split(config, name);
+  Dataset test = open_test_split(config, name);
   try {
     Dataset train = detail::open_train(trained, report).first;
     if (detail::has_val(trained)) detail::open_val(trained, train, report);
@@ -138,6 +153,7 @@ inline LoaderOptions loader_options(const TrainConfig& config, bool training) {
   LoaderOptions options;
   options.min_size = config.model.min_size;
   options.max_size = config.model.max_size;
+  if (training) options.min_sizes = config.train_sizes;
   options.normalization = models::normalization(config.model);
   options.threads = config.workers;
   options.seed = config.seed;

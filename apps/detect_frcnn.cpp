@@ -56,7 +56,8 @@ std::vector<fs::path> image_files(const std::vector<std::string>& inputs) {
 // The objects in one image, in its own pixels, best first.
 std::vector<Detection> detect(models::FasterRcnn& model, const models::DetectorConfig& config, const Image& image,
                               Device device) {
-  const ImageSize size = target_size(image.height, image.width, config.min_size, config.max_size);
+  ImageSize size = target_size(image.height, image.width, config.min_size, config.max_size);
+  size.scale = static_cast<float>(size.width) / static_cast<float>(image.width);
   const Tensor input = staging_tensor({1, size.height, size.width, 3}, Dtype::f32, device);
   resize_normalize(image, size.height, size.width, models::normalization(config), false, input.data<float>(),
                    3 * std::int64_t{size.width});

@@ -19,7 +19,7 @@ int run(int argc, char** argv) {
   TestTime test_time;
   int threads = 0;
   double score_threshold = -1;
-  bool drop_bad_boxes = false;
+  bool drop_bad_boxes = false, match_above = false;
   CLI::App app("Measures a trained detector: VOC07 and area AP at IoU 0.5 for each class, COCO AP.", "eval_frcnn");
   app.add_option("checkpoint", checkpoint,
                  "checkpoint of train_frcnn, such as runs/shapes/best.safetensors, or a file of qat_frcnn")
@@ -34,6 +34,9 @@ int run(int argc, char** argv) {
   app.add_option("--score-threshold", score_threshold, "drop detections below this score; by default the run's own threshold")
       ->check(CLI::Range(0.0, 1.0));
   test_time.add_options(app);
+  app.add_flag(
+      "--no-match-inclusive", match_above,
+      "an IoU of 0.5 is no match, only more is, as in py-faster-rcnn and Detectron2; by default as the run's setting says");
   app.add_option("--json", json, "write the figures to this file as JSON");
   app.add_option("--curves", curves, "write precision and recall of each class to this file as CSV");
   if (const int status = parse_command_line(app, argc, argv); status >= 0) return status;
@@ -43,8 +46,9 @@ int run(int argc, char** argv) {
   auto [config, model] = load_detector(load_safetensors(checkpoint));
   const TrainConfig trained = config;
   if (!data.empty()) config.data = data;
-  if (!years.empty()) config.years = years;
+  if (!years.empty()) config.years = years, config.test_years.clear();
   config.drop_bad_boxes |= drop_bad_boxes;
+  if (match_above) config.match_inclusive = false;
   if (score_threshold >= 0) model->options().detections.score_threshold = static_cast<float>(score_threshold);
   test_time.apply(config.model, model->options());
   nn::to(*model, device);
@@ -54,7 +58,8 @@ int run(int argc, char** argv) {
   ProgressLine line(100);
   const Evaluation result = evaluate_detector(
       *model, test, loader_options(config, false), device,
-      [&](std::int64_t done, std::int64_t all) { line.show(message("evaluating image ", done, " of ", all)); });
+      [&](std::int64_t done, std::int64_t all) { line.show(message("evaluating image ", done, " of ", all)); },
+      config.match_inclusive);
   line.clear();
   if (result.stopped) return 128 + stop_signal;
   std::printf("%s", result.table.c_str());

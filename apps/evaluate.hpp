@@ -46,7 +46,7 @@ inline std::vector<std::vector<Detection>> detect_all(models::FasterRcnn& model,
   while (const auto batch = loader.next()) {
     if (stop_signal != 0) return {};
     std::vector<ImageSize> sizes;
-    for (const auto& item : batch->items) sizes.push_back({item.height, item.width});
+    for (const auto& item : batch->items) sizes.push_back({item.height, item.width, item.scale_x});
     auto detections = model.detect(batch->images, sizes);
     for (std::size_t i = 0; i < batch->items.size(); ++i) {
       const auto& item = batch->items[i];
@@ -109,8 +109,10 @@ inline std::vector<std::vector<Object>> objects_of(const Dataset& data) {
   return truth;
 }
 
+// VOC's measures count an IoU of 0.5 as a match where match_inclusive says so.
 inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& data, const LoaderOptions& options, Device device,
-                                    const std::function<void(std::int64_t, std::int64_t)>& progress) {
+                                    const std::function<void(std::int64_t, std::int64_t)>& progress,
+                                    bool match_inclusive = true) {
   Evaluation result;
   result.found = detect_all(model, data, options, device, progress);
   const auto& found = result.found;
@@ -120,12 +122,12 @@ inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& da
   }
   const std::vector<std::vector<Object>> truth = objects_of(data);
   const int classes = static_cast<int>(data.classes.size()) + 1;
-  const VocAp eleven_point = voc_ap(truth, found, classes, {0.5, true});
-  const VocAp area = voc_ap(truth, found, classes, {0.5, false});
+  const VocAp eleven_point = voc_ap(truth, found, classes, {0.5, true, match_inclusive});
+  const VocAp area = voc_ap(truth, found, classes, {0.5, false, match_inclusive});
   const CocoAp coco = coco_ap(truth, found, classes);
   result.map = std::isnan(eleven_point.mean) ? 0.0 : eleven_point.mean;
   result.table = detail::table(eleven_point, area, coco, data.classes);
-  const Interval interval = voc_interval(truth, found, classes, {0.5, true});
+  const Interval interval = voc_interval(truth, found, classes, {0.5, true, match_inclusive});
   result.table += message("  VOC07 mean over other choices of images, 95 %: ", detail::score_text(interval.low), " to ",
                           detail::score_text(interval.high), "\n");
   result.curves = curves_csv(eleven_point, data.classes);

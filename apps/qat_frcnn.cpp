@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   TrainConfig config = trained;
   if (!a.data.empty()) config.data = a.data;
-  if (!a.years.empty()) config.years = a.years;
+  if (!a.years.empty()) config.years = a.years, config.test_years.clear();
   config.drop_bad_boxes |= a.drop_bad_boxes;
   config.device = a.device;
   config.threads = a.threads;
@@ -29,6 +29,7 @@ TrainConfig settings(const TrainConfig& trained, const QuantizeArguments& a) {
   config.epochs = a.epochs >= 0 ? a.epochs : std::max(1, (trained.epochs + 5) / 10);
   config.lr = a.lr >= 0 ? a.lr : trained.lr / 10;
   config.warmup = trained.warmup / 10;
+  config.max_steps = 0;
   config.eval_every = 0;
   config.ema = 0;  // scales that are learned or follow ranges belong to the weights of their step
   return config;
@@ -90,7 +91,7 @@ void train_on(const models::PreparedDetector& prepared, const quant::PrepareOpti
               resume ? (", from step " + std::to_string(progress.step)).c_str() : "", config.run.c_str());
   const std::string scales = options.learned
                                  ? "scales of activations and weights are learned"
-                                 : message("ranges of activations stand still from step ", options.freeze_after, " on");
+                                 : message("ranges of activations stand still from batch ", options.freeze_after, " on");
   std::printf("batch norm is folded into the convolutions%s; %s\n", config.model.dropout > 0 ? " and dropout left out" : "",
               scales.c_str());
   std::fflush(stdout);
@@ -208,7 +209,7 @@ int quantize(const QuantizeArguments& a) {
       a.mode == "qat" || (a.mode == "static" && (a.calibration.empty() || a.bias_correction || by_layer(a)));
   DataSets sets;
   if (needs_images || a.evaluate) sets = open_data(config, a.split);
-  if (trains && a.freeze_after < 0) options.freeze_after = config.epochs * steps_per_epoch(sets.train, config) / 2;
+  if (trains && a.freeze_after < 0) options.freeze_after = config.epochs * batches_per_epoch(sets.train, config) / 2;
   Evaluation before;
   if (a.evaluate) before = evaluate(*loaded.model, sets.test, config, device, "float");
 

@@ -47,7 +47,7 @@ inline models::NextImages images_of(const Dataset& data, const TrainConfig& conf
     const auto batch = loader->next();
     if (!batch) return std::nullopt;
     std::vector<ImageSize> sizes;
-    for (const auto& item : batch->items) sizes.push_back({item.height, item.width});
+    for (const auto& item : batch->items) sizes.push_back({item.height, item.width, item.scale_x});
     return std::pair{batch->images, sizes};
   };
 }
@@ -56,9 +56,10 @@ inline models::NextImages images_of(const Dataset& data, const TrainConfig& conf
 inline Evaluation measure(models::FasterRcnn& model, const Dataset& data, const TrainConfig& config, Device device,
                           const std::string& title) {
   ProgressLine line(100);
-  Evaluation result =
-      evaluate_detector(model, data, loader_options(config, false), device,
-                        [&](std::int64_t done, std::int64_t all) { line.show(message(title, ": image ", done, " of ", all)); });
+  Evaluation result = evaluate_detector(
+      model, data, loader_options(config, false), device,
+      [&](std::int64_t done, std::int64_t all) { line.show(message(title, ": image ", done, " of ", all)); },
+      config.match_inclusive);
   line.clear();
   go_on();
   return result;

@@ -24,7 +24,7 @@ inline TensorFile quantized_file(const models::Parts<Graph>& parts, TrainConfig 
   file.metadata["mode"] = mode;
   file.metadata["weights"] = weights;
   config.run.clear();
-  write_settings(file, config);
+  write_settings(file.metadata, config);
   return file;
 }
 

@@ -5,6 +5,7 @@
 
 #include "apps/anchor_fit.hpp"
 #include "apps/moved.hpp"
+#include "apps/presets.hpp"
 #include "apps/quantized.hpp"
 #include "apps/trainer.hpp"
 #include "shrike/io/file.hpp"
@@ -24,7 +25,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--preset", arguments.config.preset,
                  "where all other settings start from: shapes; resnet18, resnet34, resnet50, resnet101 or vgg16, for your own "
                  "images and weights of "
-                 "ImageNet; bccd, bccd_resnet18 or voc07_vgg16, for these data sets")
+                 "ImageNet; bccd, bccd_resnet18, voc07_vgg16 or voc07_vgg16_best, for these data sets")
       ->capture_default_str();
   app.add_flag("--resume", arguments.resume, "go on with the run in the --run folder, with its settings")->configurable(false);
   app.add_option("--split", arguments.split)->group("");
@@ -62,7 +63,7 @@ int parse(int argc, char** argv, Arguments& arguments) {
   CLI::App app("Trains a Faster R-CNN. Without options: a small one on the built-in shapes, in some minutes on a CPU.",
                "train_frcnn");
   add_options(app, arguments);
-  app.footer("Example: train_frcnn --preset voc07_vgg16 --data VOCdevkit --weights vgg16.safetensors --run runs/voc07");
+  app.footer("Example: train_frcnn --preset voc07_vgg16_best --data VOCdevkit --weights vgg16.safetensors --run runs/voc07");
   const int status = parse_command_line(app, argc, argv);
   SHRIKE_CHECK(status >= 0 || arguments.split.empty(), "--split ", arguments.split,
                ": a ratio is given by --resplit now, as in --resplit 9:1, and image sets by --train-split, --val-split and "
@@ -159,8 +160,9 @@ int train(Arguments arguments) {
   const bool resume = arguments.resume;
   use_threads(config.threads);
   const Device device = use(config.device);
-  SHRIKE_CHECK(config.epochs > 0 && config.batch > 0, "epochs ", config.epochs, " and batch ", config.batch,
-               ": expected positive numbers");
+  SHRIKE_CHECK(config.epochs > 0 && config.batch > 0 && config.accumulate > 0, "epochs ", config.epochs, ", batch ",
+               config.batch, " and accumulate ", config.accumulate, ": expected positive numbers");
+  SHRIKE_CHECK(config.max_steps >= 0, "max-steps ", config.max_steps, ": expected 0 or more");
   open_run(config.run, resume);
   check_frozen(config);
   auto weights = resume ? std::nullopt : read_weights(config);

@@ -36,8 +36,25 @@ inline std::vector<nn::SgdParameter> sgd_parameters(nn::Module& model, const Tra
   return parameters;
 }
 
-inline std::int64_t steps_per_epoch(const Dataset& data, const TrainConfig& config) {
+inline std::int64_t batches_per_epoch(const Dataset& data, const TrainConfig& config) {
   return (static_cast<std::int64_t>(data.samples.size()) + config.batch - 1) / config.batch;
+}
+
+// A step is one update of the weights, from --accumulate batches; the last of an epoch may have fewer.
+inline std::int64_t steps_per_epoch(const Dataset& data, const TrainConfig& config) {
+  return (batches_per_epoch(data, config) + config.accumulate - 1) / config.accumulate;
+}
+
+// a + b / n of each loss, without history; b / n where a has none.
+inline models::Losses add_share(const models::Losses& a, const models::Losses& b, double n) {
+  const NoGrad no_grad;
+  models::Losses sum;
+  for (const auto part : {&models::Losses::rpn_cls, &models::Losses::rpn_box, &models::Losses::cls, &models::Losses::box,
+                          &models::Losses::total}) {
+    const Tensor share = n == 1 ? (b.*part).detach() : scale((b.*part).detach(), 1 / n);
+    sum.*part = (a.*part).defined() ? add(a.*part, share) : share;
+  }
+  return sum;
 }
 
 // Trains by the settings and writes metrics.jsonl and events for TensorBoard to the run folder, which is there. The model is on
@@ -66,18 +83,24 @@ class Trainer {
   // signal stopped it. Throws Error naming step and images when a loss or gradient is not finite.
   bool run(bool resume);
 
-  std::int64_t total_steps() const { return config_.epochs * steps_per_epoch(); }
+  std::int64_t total_steps() const {
+    const std::int64_t all = config_.epochs * steps_per_epoch();
+    return config_.max_steps > 0 ? std::min<std::int64_t>(config_.max_steps, all) : all;
+  }
+
+  nn::Schedule schedule() const;
 
  private:
-  nn::Schedule schedule() const;
   void train_epoch(Loader& loader, std::int64_t epoch, Pace& pace);
-  void train_step(const Batch& batch, std::int64_t epoch, const Pace& pace);
+  models::Losses add_gradients(Loader& loader, std::int64_t batches, std::string& ids);
+  void train_step(Loader& loader, std::int64_t epoch, const Pace& pace);
   void evaluate(std::int64_t epoch);
   void log(const std::string& kind, const std::vector<std::pair<std::string, double>>& values);
   void save_now() {
     if (save) save();
   }
   bool out_of_patience() const { return config_.patience > 0 && progress_.since_best >= config_.patience; }
+  long long epochs() const { return (total_steps() + steps_per_epoch() - 1) / steps_per_epoch(); }
   std::int64_t steps_per_epoch() const { return apps::steps_per_epoch(train_set_, config_); }
 
   const TrainConfig& config_;
@@ -109,7 +132,7 @@ inline nn::Schedule Trainer::schedule() const {
   schedule.lr = static_cast<float>(config_.lr);
   schedule.gamma = static_cast<float>(config_.lr_gamma);
   schedule.warmup_steps = config_.warmup;
-  schedule.total_steps = config_.epochs * steps_per_epoch();
+  schedule.total_steps = total_steps();
   for (const float part : config_.lr_steps) {
     schedule.milestones.push_back(std::llround(static_cast<double>(part) * static_cast<double>(schedule.total_steps)));
   }
@@ -131,11 +154,10 @@ inline bool Trainer::run(bool resume) {
   Pace pace(total_steps() - progress_.step);
   // A run that is stopped during an evaluation does it again when it is resumed.
   while (stop_signal == 0 && (progress_.evaluation_due || (progress_.step < total_steps() && !out_of_patience()))) {
-    const std::int64_t epoch = progress_.step / steps_per_epoch();
     if (progress_.evaluation_due) {
-      evaluate(epoch - 1);
+      evaluate((progress_.step - 1) / steps_per_epoch());
     } else {
-      train_epoch(loader, epoch, pace);
+      train_epoch(loader, progress_.step / steps_per_epoch(), pace);
     }
     save_now();
   }
@@ -155,12 +177,12 @@ inline bool Trainer::run(bool resume) {
 
 inline void Trainer::train_epoch(Loader& loader, std::int64_t epoch, Pace& pace) {
   nn::train(model_, true);
-  loader.start(epoch, progress_.step % steps_per_epoch());
-  while (const auto batch = loader.next()) {
-    train_step(*batch, epoch, pace);
+  loader.start(epoch, progress_.step % steps_per_epoch() * config_.accumulate);
+  for (bool epoch_done = false; !epoch_done;) {
+    train_step(loader, epoch, pace);
     pace.tick();
     if (stop_signal != 0) return;
-    const bool epoch_done = progress_.step % steps_per_epoch() == 0;
+    epoch_done = progress_.step % steps_per_epoch() == 0 || progress_.step == total_steps();
     if (!epoch_done && config_.save_every > 0 && progress_.step % config_.save_every == 0) save_now();
   }
   line_.clear();
@@ -179,19 +201,34 @@ inline std::array<double, 6> read_scalars(const models::Losses& losses, const Te
   return result;
 }
 
-inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pace& pace) {
-  const auto step = static_cast<std::uint64_t>(progress_.step);
-  nn::set_step(model_, config_.seed, step);
-  std::vector<ImageSize> sizes;
-  std::vector<models::Target> targets;
-  std::string ids;
-  for (const auto& item : batch.items) {
-    sizes.push_back({item.height, item.width});
-    targets.push_back({item.boxes, item.labels});
-    ids += (ids.empty() ? "" : ", ") + item.id;
+// Adds the mean of the next batches' gradients to the parameters', and returns their mean losses. Random numbers depend on the
+// number of the batch: resumed equals uninterrupted, and with batch 1 the samples are those of one batch of as many images.
+inline models::Losses Trainer::add_gradients(Loader& loader, std::int64_t batches, std::string& ids) {
+  models::Losses mean;
+  for (std::int64_t i = 0; i < batches; ++i) {
+    const auto batch = loader.next();
+    SHRIKE_CHECK(batch, "step ", progress_.step + 1, ": the epoch has no more images");
+    const auto number = static_cast<std::uint64_t>(progress_.step * config_.accumulate + i);
+    nn::set_step(model_, config_.seed, number);
+    std::vector<ImageSize> sizes;
+    std::vector<models::Target> targets;
+    for (const auto& item : batch->items) {
+      sizes.push_back({item.height, item.width, item.scale_x});
+      targets.push_back({item.boxes, item.labels});
+      ids += (ids.empty() ? "" : ", ") + item.id;
+    }
+    const models::Losses losses = model_.losses(batch->images, sizes, targets, config_.seed, number);
+    backward(batches == 1 ? losses.total : scale(losses.total, 1.0 / static_cast<double>(batches)));
+    mean = add_share(mean, losses, static_cast<double>(batches));
   }
-  const models::Losses losses = model_.losses(batch.images, sizes, targets, config_.seed, step);
-  backward(losses.total);
+  return mean;
+}
+
+inline void Trainer::train_step(Loader& loader, std::int64_t epoch, const Pace& pace) {
+  const std::int64_t first = progress_.step % steps_per_epoch() * config_.accumulate;
+  std::string ids;
+  const models::Losses losses =
+      add_gradients(loader, std::min<std::int64_t>(config_.accumulate, loader.batches() - first), ids);
   const float lr = schedule().at(progress_.step);
   const Tensor norm_on_device = optimizer_.update(lr, losses.total);
   // The step's only wait for the device. An update that is not finite was not made.
@@ -206,8 +243,9 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
   }
   ++progress_.step;
   if (ema != nullptr) ema->update(progress_.step);
-  const bool epoch_done = progress_.step % steps_per_epoch() == 0;
-  const bool wanted = epoch + 1 == config_.epochs || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
+  const bool done = progress_.step == total_steps();
+  const bool epoch_done = done || progress_.step % steps_per_epoch() == 0;
+  const bool wanted = done || (config_.eval_every > 0 && (epoch + 1) % config_.eval_every == 0);
   progress_.evaluation_due = epoch_done && wanted && !eval_set_.samples.empty();
 
   const std::vector<std::pair<std::string, double>> values = {
@@ -224,9 +262,9 @@ inline void Trainer::train_step(const Batch& batch, std::int64_t epoch, const Pa
   const auto mean = [&](std::size_t i) { return mean_losses_[i] / mean_weight_; };
   char text[256];
   std::snprintf(text, sizeof text,
-                "epoch %lld/%d  step %lld  mean loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
-                static_cast<long long>(epoch + 1), config_.epochs, static_cast<long long>(progress_.step), mean(0), mean(1),
-                mean(2), mean(3), mean(4), static_cast<double>(lr), pace.per_second(), clock_text(pace.seconds_left()).c_str());
+                "epoch %lld/%lld  step %lld  mean loss %.3f (rpn %.3f + %.3f, head %.3f + %.3f)  lr %.2g  %.2f it/s  ETA %s",
+                static_cast<long long>(epoch + 1), epochs(), static_cast<long long>(progress_.step), mean(0), mean(1), mean(2),
+                mean(3), mean(4), static_cast<double>(lr), pace.per_second(), clock_text(pace.seconds_left()).c_str());
   line_.show(progress_.step, text);
 }
 
@@ -246,11 +284,12 @@ inline void Trainer::evaluate(std::int64_t epoch) {
   const nn::Averaged averaged(ema);
   const Evaluation result = evaluate_detector(
       model_, eval_set_, loader_options(config_, false), device_,
-      [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); });
+      [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); },
+      config_.match_inclusive);
   line_.clear();
   if (result.stopped) return;
   progress_.evaluation_due = false;
-  std::printf("\nepoch %lld of %d\n%s", static_cast<long long>(epoch + 1), config_.epochs, result.table.c_str());
+  std::printf("\nepoch %lld of %lld\n%s", static_cast<long long>(epoch + 1), epochs(), result.table.c_str());
   std::fflush(stdout);
   log("eval", result.values);
   maps_.push_back(result.map);

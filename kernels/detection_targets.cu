@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(threads)
     const bool active = i < s.anchors && inside(s, anchor);
     bool is_best = false;
     for_boxes(s.boxes, boxes, anchor, active, tile,
-              [&](std::int64_t j, float overlap) { is_best |= overlap > 0.0f && overlap == best[j]; });
+              [&](std::int64_t j, float overlap) { is_best |= overlap > 0.0f && overlap == best[j] && overlap >= s.best_iou; });
     if (is_best) labels[i] = 1;
   }
 }
@@ -103,6 +103,18 @@ __global__ void __launch_bounds__(threads)
     const bool negative = found.overlap >= s.negative_low && found.overlap < s.negative_iou;
     match[i] = found.match;
     labels[i] = !area ? -1 : found.overlap >= s.positive_iou ? box_labels[found.match] : negative ? 0 : -1;
+  }
+}
+
+// shares `=`, one thread an image; each adds up all counts, which are few.
+__global__ void __launch_bounds__(threads)
+    sample_shares_kernel(std::int64_t images, std::int64_t least, const std::int32_t* __restrict__ counts,
+                         float* __restrict__ shares) {
+  std::int64_t sampled = 0;
+  for (std::int64_t i = 0; i < 2 * images; ++i) sampled += counts[i];
+  if (sampled < least) sampled = least;
+  for (std::int64_t i = first_index(); i < images; i += index_step()) {
+    shares[i] = static_cast<float>(counts[2 * i] + counts[2 * i + 1]) / static_cast<float>(sampled);
   }
 }
 
@@ -177,6 +189,10 @@ void roi_match(Cuda, RoiMatchSizes sizes, const float* candidates, const float* 
                std::int32_t* match, std::int32_t* labels) {
   cuda::launch(roi_match_kernel, cuda::blocks_for(sizes.candidates, threads), threads, 0, sizes, candidates, boxes, box_labels,
                match, labels);
+}
+
+void sample_shares(Cuda, std::int64_t images, std::int64_t least, const std::int32_t* counts, float* shares) {
+  cuda::launch(sample_shares_kernel, cuda::blocks_for(images, threads), threads, 0, images, least, counts, shares);
 }
 
 void rpn_encode(Cuda d, RpnEncodeSizes sizes, const float* anchors, const float* boxes, const std::int32_t* match,

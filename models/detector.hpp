@@ -25,12 +25,17 @@ struct DetectorConfig {
   std::string head = "fc";
   int head_width = 0;
   double dropout = 0;
+  std::string pool_rounding = "floor";
+  int size_divisor = 16;
   std::string grid = "backbone";
   std::string roi = "align";
   int roi_size = 0;
   int sampling_ratio = 2;
   std::vector<float> anchor_sizes = {128, 256, 512};
   std::vector<float> anchor_ratios = {0.5f, 1, 2};
+  std::string anchor_rounding = "corners";
+  double anchor_offset = -1;
+  std::string anchor_border = "keep";
   int min_size = 600;
   int max_size = 1000;
   std::string input = "imagenet";
@@ -39,13 +44,19 @@ struct DetectorConfig {
   int test_pre_nms = 6000;
   int test_post_nms = 300;
   double rpn_nms = 0.7;
+  double proposal_min_size = 1e-3;
   double rpn_positive_iou = 0.7;
   double rpn_negative_iou = 0.3;
+  bool rpn_low_quality = true;
+  double rpn_low_quality_iou = 0;
   int rpn_batch = 256;
+  std::string rpn_divisor = "sampled";
+  double rpn_beta = 1.0 / 9;
   int roi_batch = 128;
   double roi_positive_iou = 0.5;
   double roi_positive_fraction = 0.25;
   double roi_background_low = 0;
+  double box_beta = 1.0 / 9;
   double score_threshold = 0.05;
   double nms_threshold = 0.3;
   std::string soft_nms = "off";
@@ -64,6 +75,11 @@ struct DetectorConfig {
     v("head", head, "what sees a pooled region: fc (fc6 and fc7) or res5 (a ResNet's layer4, and the mean over its places)");
     v("head-width", head_width, "units of fc6 and fc7; 0 means 64 x width for VGG, 8 x width for ResNet");
     v("dropout", dropout, "probability of dropout after fc6 and fc7");
+    v("pool-rounding", pool_rounding,
+      "how VGG's poolings round a map's size: floor (torchvision) or ceil (Caffe, py-faster-rcnn; needs no padding)");
+    v("size-divisor", size_divisor,
+      "images are padded to a multiple of this: 32 in torchvision and MMDetection, 1 for not at all (py-faster-rcnn, "
+      "Detectron2); a VGG that rounds down needs a multiple of 16");
     v("grid", grid,
       "where anchors and RoIAlign see the cells of the map: backbone (where they are), torchvision (in VGG's too at their "
       "corners) "
@@ -73,6 +89,15 @@ struct DetectorConfig {
     v("sampling-ratio", sampling_ratio, "samples per bin and side for roi align; 0 adapts to the region");
     v("anchor-sizes", anchor_sizes, "sides of the square anchors, in pixels of the resized image");
     v("anchor-ratios", anchor_ratios, "height : width of the anchors");
+    v("anchor-rounding", anchor_rounding,
+      "anchors' sides: corners (in whole pixels, torchvision), base (in whole pixels at 16 pixels, then scaled, "
+      "py-faster-rcnn) "
+      "or none (Detectron2)");
+    v("anchor-offset", anchor_offset,
+      "pixels from the image's corner to the first anchor's centre: 0 in torchvision, Detectron2 and MMDetection, 8 in "
+      "py-faster-rcnn (7.5 between pixels' centres); negative: as --grid says");
+    v("anchor-border", anchor_border,
+      "anchors across the image's border in training: keep (torchvision, Detectron2, MMDetection) or drop (py-faster-rcnn)");
     v("min-size", min_size, "images are resized until the shorter side has this many pixels ...");
     v("max-size", max_size, "... or the longer side this many");
     v("input", input, "imagenet (RGB in [0, 1], mean and deviation of ImageNet) or caffe (BGR minus mean)");
@@ -81,13 +106,27 @@ struct DetectorConfig {
     v("test-pre-nms", test_pre_nms, "the same in inference");
     v("test-post-nms", test_post_nms, "");
     v("rpn-nms", rpn_nms, "proposals that overlap a better one by more than this IoU are dropped");
+    v("proposal-min-size", proposal_min_size,
+      "proposals with a side below so many pixels of the image as stored are dropped: 16 in py-faster-rcnn; below 1: pixels of "
+      "the resized one");
     v("rpn-positive-iou", rpn_positive_iou, "anchors at or above this IoU with a box are positive");
     v("rpn-negative-iou", rpn_negative_iou, "anchors below this IoU with every box are negative");
+    v("rpn-low-quality", rpn_low_quality, "the anchors that overlap a box most are positive at any IoU (all recipes) ...");
+    v("rpn-low-quality-iou", rpn_low_quality_iou, "... from this one on: 0.3 in MMDetection");
     v("rpn-batch", rpn_batch, "anchors sampled per image for the proposal losses, at most half of them positive");
+    v("rpn-divisor", rpn_divisor,
+      "the proposal losses are divided by the number of anchors sampled (py-faster-rcnn, torchvision) or by batch, rpn-batch "
+      "for "
+      "each image (Detectron2)");
+    v("rpn-beta", rpn_beta,
+      "where the proposals' smooth L1 loss turns linear: 1/9 in py-faster-rcnn (sigma 3) and torchvision, 0 for L1 "
+      "(Detectron2, "
+      "MMDetection)");
     v("roi-batch", roi_batch, "regions sampled per image for the head's losses");
     v("roi-positive-iou", roi_positive_iou, "regions at or above this IoU with a box are of its class");
     v("roi-positive-fraction", roi_positive_fraction, "at most this part of the regions");
     v("roi-background-low", roi_background_low, "regions below this IoU are not used as background either");
+    v("box-beta", box_beta, "rpn-beta for the head's boxes: 1 in py-faster-rcnn, 1/9 in torchvision, 0 in the others");
     v("score-threshold", score_threshold, "detections below this score are dropped");
     v("nms-threshold", nms_threshold, "detections that overlap a better one of their class by more than this IoU are dropped");
     v("soft-nms", soft_nms,
@@ -121,9 +160,49 @@ inline void set_grid(const DetectorConfig& config, FasterRcnnOptions& options) {
                "': expected backbone, torchvision or quotient");
   const MapGrid grid = config.is_vgg() ? vgg_grid : resnet_c4_grid;
   options.stride = config.grid == "quotient" ? 0 : grid.stride;
-  if (config.grid != "backbone") return;
-  options.anchors.offset = grid.centre;
-  options.roi.aligned = grid.centre == 0.5f;  // values of the map lie at the centres of its cells
+  if (config.grid == "backbone") {
+    options.anchors.offset = grid.centre;
+    options.roi.aligned = grid.centre == 0.5f;  // values of the map lie at the centres of its cells
+  }
+  if (config.anchor_offset < 0) return;
+  SHRIKE_CHECK(options.stride > 0, "anchor-offset ", config.anchor_offset, " with grid quotient: expected another grid");
+  options.anchors.offset = static_cast<float>(config.anchor_offset) / static_cast<float>(options.stride);
+}
+
+// Sets how images are padded. Throws Error where the map would then have other cells than the anchors.
+inline void set_padding(const DetectorConfig& config, FasterRcnnOptions& options) {
+  SHRIKE_CHECK(config.pool_rounding == "floor" || config.pool_rounding == "ceil", "pool-rounding '", config.pool_rounding,
+               "': expected floor or ceil");
+  SHRIKE_CHECK(config.size_divisor >= 1 && config.size_divisor <= 4096, "size-divisor ", config.size_divisor,
+               ": expected 1 to 4096");
+  const bool rounds_down = config.is_vgg() && config.pool_rounding == "floor";
+  SHRIKE_CHECK(options.stride == 0 || !rounds_down || config.size_divisor % options.stride == 0, "size-divisor ",
+               config.size_divisor, " with pool-rounding floor: expected a multiple of ", options.stride,
+               ", or pool-rounding ceil");
+  options.size_divisor = config.size_divisor;
+}
+
+// The options of anchors and of their targets.
+inline void set_anchors(const DetectorConfig& config, FasterRcnnOptions& options) {
+  options.anchors.sizes = config.anchor_sizes;
+  options.anchors.ratios = config.anchor_ratios;
+  const std::string& rounding = config.anchor_rounding;
+  SHRIKE_CHECK(rounding == "corners" || rounding == "base" || rounding == "none", "anchor-rounding '", rounding,
+               "': expected corners, base or none");
+  options.anchors.rounding = rounding == "corners" ? AnchorRounding::corners
+                             : rounding == "base"  ? AnchorRounding::base
+                                                   : AnchorRounding::none;
+  SHRIKE_CHECK(config.anchor_border == "keep" || config.anchor_border == "drop", "anchor-border '", config.anchor_border,
+               "': expected keep or drop");
+  if (config.anchor_border == "drop") options.rpn_targets.straddle = 0;
+  options.rpn_targets.positive_iou = static_cast<float>(config.rpn_positive_iou);
+  options.rpn_targets.negative_iou = static_cast<float>(config.rpn_negative_iou);
+  options.rpn_targets.best_is_positive = config.rpn_low_quality;
+  options.rpn_targets.best_iou = static_cast<float>(config.rpn_low_quality_iou);
+  options.rpn_targets.batch = config.rpn_batch;
+  SHRIKE_CHECK(config.rpn_divisor == "sampled" || config.rpn_divisor == "batch", "rpn-divisor '", config.rpn_divisor,
+               "': expected sampled or batch");
+  options.divide_by_rpn_batch = config.rpn_divisor == "batch";
 }
 
 // What joins the parts of a configuration's network. Throws Error naming the setting that does not fit.
@@ -133,11 +212,11 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   SHRIKE_CHECK(config.roi == "align" || config.roi == "pool", "roi '", config.roi, "': expected align or pool");
   FasterRcnnOptions options;
   options.num_classes = static_cast<int>(config.classes.size()) + 1;
-  options.anchors.sizes = config.anchor_sizes;
-  options.anchors.ratios = config.anchor_ratios;
-  options.rpn_targets.positive_iou = static_cast<float>(config.rpn_positive_iou);
-  options.rpn_targets.negative_iou = static_cast<float>(config.rpn_negative_iou);
-  options.rpn_targets.batch = config.rpn_batch;
+  SHRIKE_CHECK(config.rpn_beta >= 0 && config.box_beta >= 0, "rpn-beta ", config.rpn_beta, " and box-beta ", config.box_beta,
+               ": expected 0 or more");
+  SHRIKE_CHECK(config.proposal_min_size >= 0, "proposal-min-size ", config.proposal_min_size, ": expected 0 or more");
+  options.rpn_beta = static_cast<float>(config.rpn_beta);
+  options.box_beta = static_cast<float>(config.box_beta);
   options.roi_targets.batch = config.roi_batch;
   options.roi_targets.positive_iou = static_cast<float>(config.roi_positive_iou);
   options.roi_targets.negative_iou = options.roi_targets.positive_iou;
@@ -146,6 +225,7 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   options.train_proposals.pre_nms = config.train_pre_nms;
   options.train_proposals.post_nms = config.train_post_nms;
   options.train_proposals.nms_threshold = static_cast<float>(config.rpn_nms);
+  options.train_proposals.min_size = static_cast<float>(config.proposal_min_size);
   options.test_proposals = options.train_proposals;
   options.test_proposals.pre_nms = config.test_pre_nms;
   options.test_proposals.post_nms = config.test_post_nms;
@@ -159,7 +239,9 @@ inline FasterRcnnOptions detector_options(const DetectorConfig& config) {
   options.roi.width = config.pooled_size();
   options.roi.sampling_ratio = config.sampling_ratio;
   options.roi_align = config.roi == "align";
+  set_anchors(config, options);
   set_grid(config, options);
+  set_padding(config, options);
   return options;
 }
 
@@ -222,6 +304,7 @@ inline std::shared_ptr<FasterRcnn> make_detector(const DetectorConfig& config, c
     vgg.batch_norm = config.batch_norm;
     vgg.frozen_norm = config.frozen_norm();
     vgg.frozen_stages = config.frozen_stages;
+    vgg.ceil_mode = config.pool_rounding == "ceil";
     backbone = vgg_features(vgg);
   } else if (config.backbone == "resnet18" || config.backbone == "resnet34" || config.backbone == "resnet50" ||
              config.backbone == "resnet101") {

@@ -22,13 +22,15 @@ namespace shrike::models {
 
 struct FasterRcnnOptions {
   int num_classes = 21;  // with background
-  // Pixels from a cell of the feature map to the next: images are padded with zeros to a multiple of it. 0: they are not, and
-  // the stride is the quotient of image and map, rounded down, as in checkpoints of version 0.1.
+  // Pixels from a cell of the feature map to the next. 0: the quotient of image and map, rounded down, of images that are not
+  // padded, as in checkpoints of version 0.1.
   int stride = 16;
+  int size_divisor = 16;  // images are padded with zeros to a multiple of it
   AnchorOptions anchors;
   RpnTargetOptions rpn_targets;
   RoiTargetOptions roi_targets;
-  ProposalOptions train_proposals;
+  bool divide_by_rpn_batch = false;  // the RPN's losses: by the anchors that were to be sampled, not by those that were
+  ProposalOptions train_proposals;   // min_size as least_side() has it
   ProposalOptions test_proposals;
   DetectionOptions detections;
   RoiOptions roi;             // output size, sampling, alignment; the scale follows from the stride
@@ -46,14 +48,20 @@ inline std::vector<double> FasterRcnnOptions::inference_settings() const {
   const auto add = [&](auto... values) { (all.push_back(static_cast<double>(values)), ...); };
   const ProposalOptions& p = test_proposals;
   const DetectionOptions& d = detections;
-  add(num_classes, stride, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
+  add(num_classes, stride, size_divisor, p.pre_nms, p.post_nms, p.nms_threshold, p.min_size);
   add(d.score_threshold, d.nms_threshold, d.max_detections, d.min_size, d.weights.x, d.weights.y, d.weights.w, d.weights.h);
   add(static_cast<int>(d.soft_nms), d.soft_nms_sigma, test_flip);
   add(roi_align, roi.height, roi.width, roi.spatial_scale, roi.sampling_ratio, roi.aligned);
-  add(anchors.offset, anchors.sizes.size(), anchors.ratios.size());
+  add(anchors.offset, anchors.rounding, anchors.sizes.size(), anchors.ratios.size());
   for (const float size : anchors.sizes) add(size);
   for (const float ratio : anchors.ratios) add(ratio);
   return all;
+}
+
+// The least side of a proposal in an image, pixels: min_size counts pixels of the image as stored. Below one it is there for
+// boxes without extent alone and stays as it is.
+inline float least_side(const ProposalOptions& options, const ImageSize& size) {
+  return options.min_size < 1 ? options.min_size : options.min_size * size.scale;
 }
 
 // One image's annotation, in pixels of the image as the network sees it.
@@ -79,12 +87,12 @@ class FasterRcnn : public nn::Module {
 
   // Images [N, H, W, 3] -> feature maps of the padded images, finest first.
   Tensors forward(const Tensors& in) override { return backbone_->forward({padded(in[0])}); }
-  // The images as the backbone sees them: zeros, the mean, below and on the right, up to a multiple of the stride.
+  // The images as the backbone sees them: zeros, the mean, below and on the right, up to a multiple of the divisor.
   Tensor padded(const Tensor& images) const;
   inline void visit(nn::Members& members) override;
 
-  // The losses of a batch, means over its images; `sizes` are the parts of the padded images that show something. Random
-  // samples depend on (seed, step, image in the batch) alone.
+  // The losses of a batch, means over the anchors and regions that were sampled from all of its images; `sizes` are the parts
+  // of the padded images that show something. Random samples depend on (seed, step, image in the batch) alone.
   Losses losses(const Tensor& images, const std::vector<ImageSize>& sizes, const std::vector<Target>& targets,
                 std::uint64_t seed, std::uint64_t step);
 
@@ -124,6 +132,8 @@ class FasterRcnn : public nn::Module {
   Tensor anchors_of(const Level& level, const ImageSize& size) const;
   Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size,
                          const ProposalOptions& options);
+  std::vector<RpnTargets> rpn_targets_of(const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
+                                         const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) const;
   void add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step);
   std::vector<DetectionCandidates> candidates(const Tensor& images, const std::vector<ImageSize>& sizes);
@@ -178,20 +188,24 @@ inline Tensor mirrored(const Tensor& images, const std::vector<ImageSize>& sizes
 
 inline Tensor FasterRcnn::padded(const Tensor& images) const {
   if (options_.stride == 0) return images;
-  const auto up = [&](std::int64_t size) { return (size + options_.stride - 1) / options_.stride * options_.stride; };
+  const int divisor = options_.size_divisor;
+  const auto up = [&](std::int64_t size) { return (size + divisor - 1) / divisor * divisor; };
   const Tensor rows = detail::pad_end(images, 1, up(images.size(1)));
   return detail::pad_end(rows, 2, up(images.size(2)));
 }
 
 inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, const Tensor& images) {
   const bool quotient = options_.stride == 0;
-  const auto cells = [&](std::int64_t pixels) { return (pixels + options_.stride - 1) / options_.stride; };
+  const auto cells = [&](std::int64_t pixels) {
+    const std::int64_t divisor = options_.size_divisor;
+    return ((pixels + divisor - 1) / divisor * divisor + options_.stride - 1) / options_.stride;
+  };
   std::vector<Level> levels;
   for (const Tensor& map : maps) {
     SHRIKE_CHECK(quotient || (map.size(1) == cells(images.size(1)) && map.size(2) == cells(images.size(2))),
                  "a feature map of ", map.size(1), "x", map.size(2), " cells for images of ", images.size(1), "x",
                  images.size(2), " pixels: expected one cell for each ", options_.stride,
-                 " pixels; FasterRcnnOptions::stride is the backbone's");
+                 " pixels; FasterRcnnOptions::stride is the backbone's, and one that rounds down needs a size_divisor of it");
     const Tensors head = rpn_head_->forward({map});
     const std::int64_t stride_y = quotient ? images.size(1) / map.size(1) : options_.stride;
     const std::int64_t stride_x = quotient ? images.size(2) / map.size(2) : options_.stride;
@@ -217,14 +231,28 @@ inline Proposals FasterRcnn::proposals_of(const std::vector<Level>& levels, std:
       return detail::crop(slice(map.detach(), 0, image, image + 1), level.rows(size), level.columns(size));
     };
     const Tensor logits = seen(level.logits), deltas = seen(level.deltas);
+    ProposalOptions here = options;
+    here.min_size = least_side(options, size);
     found.push_back(proposals(reshape(logits, {logits.numel()}), reshape(deltas, {logits.numel(), 4}), anchors_of(level, size),
-                              size.height, size.width, options));
+                              size.height, size.width, here));
   }
   return found.size() == 1 ? found[0] : merge_proposals(found, options.post_nms);
 }
 
-inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
-                                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) {
+namespace detail {
+
+// share_weights() where there is something to share.
+template <class Targets, class... Least> void share_in_batch(std::vector<Targets>& images, Least... least) {
+  std::vector<Targets*> all;
+  for (Targets& image : images) all.push_back(&image);
+  share_weights(all, least...);
+}
+
+}  // namespace detail
+
+inline std::vector<RpnTargets> FasterRcnn::rpn_targets_of(const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
+                                                          const std::vector<Target>& targets, std::uint64_t seed,
+                                                          std::uint64_t step) const {
   std::vector<RpnTargets> images;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     Tensors all_anchors;
@@ -232,6 +260,15 @@ inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>&
     images.push_back(rpn_targets(concat(all_anchors, 0), targets[i].boxes, sizes[i].height, sizes[i].width,
                                  options_.rpn_targets, seed, step * sizes.size() + i));
   }
+  const bool whole = options_.divide_by_rpn_batch;
+  const auto wanted = static_cast<std::int64_t>(sizes.size()) * options_.rpn_targets.batch;
+  if (images.size() > 1 || whole) detail::share_in_batch(images, whole ? wanted : std::int64_t{1});
+  return images;
+}
+
+inline void FasterRcnn::add_rpn_losses(Losses& losses, const std::vector<Level>& levels, const std::vector<ImageSize>& sizes,
+                                       const std::vector<Target>& targets, std::uint64_t seed, std::uint64_t step) {
+  const std::vector<RpnTargets> images = rpn_targets_of(levels, sizes, targets, seed, step);
   std::vector<std::int64_t> first(sizes.size());  // anchor of the level, by image
   for (const Level& level : levels) {
     const std::int64_t per_cell = level.logits.size(3);
@@ -279,26 +316,21 @@ inline Losses FasterRcnn::losses(const Tensor& images, const std::vector<ImageSi
   const std::vector<Level> levels = propose(maps, images);
   add_rpn_losses(losses, levels, sizes, targets, seed, step);
 
-  Tensors rois;
-  Tensors labels;
-  Tensors box_targets;
-  Tensors box_weights;
+  std::vector<RoiTargets> sampled;
   for (std::size_t i = 0; i < n; ++i) {
     const Proposals found = proposals_of(levels, static_cast<std::int64_t>(i), sizes[i], options_.train_proposals);
-    const RoiTargets sampled = roi_targets(found.boxes, targets[i].boxes, targets[i].labels, options_.num_classes,
-                                           options_.roi_targets, seed, step * n + i, static_cast<int>(i));
-    rois.push_back(sampled.rois);
-    labels.push_back(sampled.labels);
-    box_targets.push_back(sampled.box_target);
-    box_weights.push_back(sampled.box_weight);
+    sampled.push_back(roi_targets(found.boxes, targets[i].boxes, targets[i].labels, options_.num_classes, options_.roi_targets,
+                                  seed, step * n + i, static_cast<int>(i)));
   }
-  const Tensors head = box_head_->forward({pool(maps, images.size(1), concat(rois, 0))});
-  losses.cls = softmax_cross_entropy(head[0], concat(labels, 0));
-  losses.box = smooth_l1(head[1], concat(box_targets, 0), concat(box_weights, 0), options_.box_beta);
-  if (n > 1) {
-    const double share = 1.0 / static_cast<double>(n);
-    for (Tensor* loss : {&losses.rpn_cls, &losses.rpn_box, &losses.box}) *loss = scale(*loss, share);
-  }
+  if (n > 1) detail::share_in_batch(sampled);
+  const auto of_all = [&](Tensor RoiTargets::*part) {
+    Tensors parts;
+    for (const RoiTargets& image : sampled) parts.push_back(image.*part);
+    return concat(parts, 0);
+  };
+  const Tensors head = box_head_->forward({pool(maps, images.size(1), of_all(&RoiTargets::rois))});
+  losses.cls = softmax_cross_entropy(head[0], of_all(&RoiTargets::labels));
+  losses.box = smooth_l1(head[1], of_all(&RoiTargets::box_target), of_all(&RoiTargets::box_weight), options_.box_beta);
   losses.total = add(add(losses.rpn_cls, losses.rpn_box), add(losses.cls, losses.box));
   return losses;
 }
@@ -348,7 +380,9 @@ inline Tensors FasterRcnn::find_again(const Tensors& images, const std::vector<I
   const auto state = nn::replayable_state(*this);
   if (!state) return find(images, sizes);
   std::vector<double> settings = options_.inference_settings();
-  for (const ImageSize& size : sizes) settings.insert(settings.end(), {1.0 * size.height, 1.0 * size.width});
+  for (const ImageSize& size : sizes) {
+    settings.insert(settings.end(), {1.0 * size.height, 1.0 * size.width, 1.0 * least_side(options_.test_proposals, size)});
+  }
   return replay_(settings, {*state, {backbone_, rpn_head_, box_head_}}, images,
                  [&](const Tensors& in) { return find(in, sizes); });
 }

@@ -19,7 +19,8 @@ inline std::vector<int> vgg_stages(int depth) {
   }
 }
 
-// Each of four poolings halves the map: a cell sees the 16 pixels above which it lies, and its centre is theirs.
+// Each of four poolings halves the map, rounded down or up: a cell sees the 16 pixels above which it lies, and its centre is
+// theirs.
 inline constexpr MapGrid vgg_grid{16, 0.5f};
 
 struct VggOptions {
@@ -28,17 +29,21 @@ struct VggOptions {
   bool batch_norm = false;   // after each convolution
   bool frozen_norm = false;  // batch norm by its running statistics, untrained
   int frozen_stages = 0;     // first stages that are not trained; their batch norm is frozen, too
+  bool ceil_mode = false;    // poolings round a map's size up, as Caffe's
 };
 
-// The features without the last pooling: [N, H, W, 3] -> [N, H / 16, W / 16, 8 * width]. Layers are named as torchvision
-// numbers them, "0" to "28" for VGG-16, where the convolution (or batch norm) takes its ReLU in.
+// The features without the last pooling: [N, H, W, 3] -> [N, H / 16, W / 16, 8 * width], rounded as options.ceil_mode says.
+// Layers are named as torchvision numbers them, "0" to "28" for VGG-16, where the convolution (or batch norm) takes its ReLU
+// in.
 inline std::shared_ptr<nn::Sequential> vgg_features(const VggOptions& options) {
   auto features = std::make_shared<nn::Sequential>();
   const auto stages = vgg_stages(options.depth);
+  PoolOptions pool;
+  pool.ceil_mode = options.ceil_mode;
   std::int64_t in = 3;
   int index = 0;
   for (std::size_t stage = 0; stage < stages.size(); ++stage) {
-    if (stage > 0) features->add(std::to_string(index++), std::make_shared<nn::MaxPool2d>(PoolOptions{}));
+    if (stage > 0) features->add(std::to_string(index++), std::make_shared<nn::MaxPool2d>(pool));
     const std::int64_t out = std::int64_t{options.width} << std::min<std::size_t>(stage, 3);
     const bool frozen = static_cast<int>(stage) < options.frozen_stages;
     for (int i = 0; i < stages[stage]; ++i) {

@@ -38,6 +38,36 @@ TEST_CASE("the default anchors have the paper's sizes") {
   CHECK((values[1] + values[3]) / 2 == 8);
 }
 
+TEST_CASE("rounded at 16 pixels, anchors are py-faster-rcnn's") {
+  // lib/rpn/generate_anchors.py lists them, by MATLAB's 1-based inclusive corners.
+  const float listed[9][4] = {{-83, -39, 100, 56}, {-175, -87, 192, 104},  {-359, -183, 376, 200},
+                              {-55, -55, 72, 72},  {-119, -119, 136, 136}, {-247, -247, 264, 264},
+                              {-35, -79, 52, 96},  {-79, -167, 96, 184},   {-167, -343, 184, 360}};
+  AnchorOptions options;
+  options.rounding = AnchorRounding::base;
+  options.offset = 0.5f;
+  const auto values = anchors(options, 16, 16, 1, 1).to_vector<float>();
+  REQUIRE(values.size() == 36);
+  for (std::size_t i = 0; i < 9; ++i) {
+    INFO("anchor " << i);
+    CHECK(values[4 * i] == listed[i][0] - 1);
+    CHECK(values[4 * i + 1] == listed[i][1] - 1);
+    CHECK(values[4 * i + 2] == listed[i][2]);
+    CHECK(values[4 * i + 3] == listed[i][3]);
+  }
+}
+
+TEST_CASE("without rounding, anchors have their area and ratio") {
+  AnchorOptions options{{24, 100}, {0.5f, 1, 3}};
+  options.rounding = AnchorRounding::none;
+  const auto base = base_anchors(options);
+  REQUIRE(base.size() == 6);
+  for (std::size_t i = 0; i < 6; ++i) {
+    CHECK(base[i].area() == Approx(options.sizes[i % 2] * options.sizes[i % 2]).epsilon(1e-6));
+    CHECK(base[i].height() / base[i].width() == Approx(options.ratios[i / 2]).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("an empty map has no anchors, and senseless options are refused") {
   using Catch::Matchers::Contains;
   CHECK(anchors({}, 16, 16, 0, 7).shape() == Shape{0, 4});

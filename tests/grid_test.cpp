@@ -115,6 +115,17 @@ TEST_CASE("anchors lie where their cells look, whatever the image's sides") {
   }
 }
 
+TEST_CASE("where VGG's poolings round up, images are not padded, and anchors lie where their cells look") {
+  DetectorConfig config = config_of("vgg16");
+  config.pool_rounding = "ceil";
+  config.size_divisor = 1;
+  const auto model = looking_glass(config);
+  for (const auto& [height, width] : {std::pair{200, 333}, {231, 217}, {17, 1000}}) {
+    CHECK(model->padded(zeros({1, height, width, 3})).shape() == Shape{1, height, width, 3});
+    check_anchors(*model, height, width, true);
+  }
+}
+
 TEST_CASE("regions are pooled from where they are") {
   const DetectorConfig config = config_of(GENERATE("vgg16", "resnet18"));
   const auto model = looking_glass(config);
@@ -138,6 +149,7 @@ TEST_CASE("what is padded in a batch is neither proposed nor trained") {
   DetectorConfig config = config_of(GENERATE("vgg11", "resnet18"));
   config.anchor_sizes = {16, 32};
   config.rpn_batch = 1 << 14;  // every anchor
+  config.rpn_divisor = "batch";
   const auto model = looking_glass(config);
   Random random(6, RandomStream::test);
   const std::vector<ImageSize> sizes = {{70, 101}, {97, 50}, {97, 101}};

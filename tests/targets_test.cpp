@@ -134,6 +134,11 @@ TEST_CASE("all anchors that tie for the best of a box are positive") {
   RpnTargetOptions options = all_sampled();
   options.best_is_positive = false;
   CHECK(labels_of(rpn_targets(anchor, box, 200, 200, options, 0, 0)) == std::vector<std::int32_t>{-1, -1, 0});
+  options.best_is_positive = true;  // their IoU is 50 / 130
+  options.best_iou = 0.384f;
+  CHECK(labels_of(rpn_targets(anchor, box, 200, 200, options, 0, 0)) == std::vector<std::int32_t>{1, 1, 0});
+  options.best_iou = 0.385f;
+  CHECK(labels_of(rpn_targets(anchor, box, 200, 200, options, 0, 0)) == std::vector<std::int32_t>{-1, -1, 0});
 }
 
 TEST_CASE("images without boxes, and boxes without area or far from every anchor, give negatives and no NaN") {
@@ -160,6 +165,31 @@ TEST_CASE("anchors across the border can be left out, also as the best of a box"
   CHECK(labels_of(rpn_targets(anchor, boxes, 50, 50, options, 0, 0)) == std::vector<std::int32_t>{-1, 1, -1});
   options.straddle = 2;
   CHECK(labels_of(rpn_targets(anchor, boxes, 50, 50, options, 0, 0)) == std::vector<std::int32_t>{-1, 1, 1});
+}
+
+TEST_CASE("weights of a batch's images are means over all that was sampled, or over what was to be") {
+  Random random(4, RandomStream::test);
+  RpnTargetOptions options = all_sampled();
+  std::vector<RpnTargets> alone;
+  std::vector<double> sampled;
+  for (const std::int64_t side : {3, 1, 5}) {
+    const Tensor anchor = anchors({{16, 32}, {1}}, 8, 8, side, side);
+    alone.push_back(rpn_targets(anchor, side == 1 ? no_boxes : random_boxes(random, 2, 40, 40), 40, 40, options, 1, 0));
+    const auto counts = alone.back().counts.to_vector<std::int32_t>();
+    sampled.push_back(counts[0] + counts[1]);
+  }
+  const double all = sampled[0] + sampled[1] + sampled[2];
+  for (const std::int64_t least : {1, 1000}) {
+    std::vector<RpnTargets> together = alone;
+    share_weights({&together[0], &together[1], &together[2]}, least);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double weight = 1 / std::max(all, static_cast<double>(least));
+      for (const auto part : {&RpnTargets::cls_weight, &RpnTargets::box_weight}) {
+        const auto before = (alone[i].*part).to_vector<float>(), after = (together[i].*part).to_vector<float>();
+        for (std::size_t k = 0; k < before.size(); ++k) REQUIRE(after[k] == Approx(before[k] > 0 ? weight : 0).epsilon(1e-6));
+      }
+    }
+  }
 }
 
 TEST_CASE("proposals are labelled and encoded as torchvision does") {

@@ -53,6 +53,16 @@ TEST_CASE("VOC average precision is the development kit's on random scenes") {
   }
 }
 
+TEST_CASE("an overlap of just the threshold is a match by the development kit's rule, none by py-faster-rcnn's") {
+  const std::vector<std::vector<Object>> truth = {{object({0, 0, 10, 10})}};
+  const std::vector<std::vector<Detection>> half = {{detection({0, 0, 10, 5}, 0.5f)}},
+                                            more = {{detection({0, 0, 10, 6}, 0.5f)}};
+  CHECK(voc_ap(truth, half, 2, {0.5, true, true}).mean == 1);
+  CHECK(voc_ap(truth, half, 2, {0.5, true, false}).mean == 0);
+  CHECK(voc_ap(truth, more, 2, {0.5, true, false}).mean == 1);
+  CHECK(voc_ap(truth, more, 2, {0.6, true, false}).mean == 0);
+}
+
 TEST_CASE("weights of images are as many copies of them, and the interval lies around the measure") {
   const Golden golden("eval_golden.txt");
   Random random(8, RandomStream::test);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <vector>
 
 #include "shrike/core/threads.hpp"
@@ -80,7 +81,7 @@ void rpn_match(Cpu, RpnMatchSizes sizes, const float* anchors, const float* boxe
   for_chunks(sizes.anchors, [&](std::int64_t first, std::int64_t count) {
     Overlap overlap;
     for (std::int64_t j = 0; j < sizes.boxes; ++j) {
-      if (best[j] <= 0) continue;
+      if (best[j] <= 0 || best[j] < sizes.best_iou) continue;
       overlaps(count, anchors + 4 * first, load_box(boxes + 4 * j), overlap.values);
       for (std::int64_t i = 0; i < count; ++i) {
         if (overlap.values[i] == best[j] && inside(first + i)) labels[first + i] = 1;
@@ -127,6 +128,13 @@ void sample_balanced(Cpu, SampleSizes sizes, const std::int32_t* labels, std::in
   }
   std::sort(selected, selected + total);
   std::fill(selected + total, selected + sizes.batch, -1);
+}
+
+void sample_shares(Cpu, std::int64_t images, std::int64_t least, const std::int32_t* counts, float* shares) {
+  const std::int64_t sampled = std::max(std::accumulate(counts, counts + 2 * images, std::int64_t{0}), least);
+  for (std::int64_t i = 0; i < images; ++i) {
+    shares[i] = static_cast<float>(counts[2 * i] + counts[2 * i + 1]) / static_cast<float>(sampled);
+  }
 }
 
 void rpn_encode(Cpu, RpnEncodeSizes sizes, const float* anchors, const float* boxes, const std::int32_t* match,

@@ -36,7 +36,12 @@ Picture read_picture(const Sample& sample, std::int64_t index, std::int64_t epoc
                "x", image.height, " pixels, but the data set says ", sample.width, "x", sample.height);
 
   BatchImage& item = picture.item;
-  const ImageSize size = target_size(image.height, image.width, options.min_size, options.max_size);
+  Random random(options.seed, RandomStream::augment,
+                (static_cast<std::uint64_t>(epoch) << 32) | static_cast<std::uint64_t>(index));
+  item.flipped = random.uniform() < options.flip_probability;
+  const std::vector<int>& drawn = options.min_sizes;
+  const int min_size = drawn.empty() ? options.min_size : drawn[random.below(static_cast<std::uint32_t>(drawn.size()))];
+  const ImageSize size = target_size(image.height, image.width, min_size, options.max_size);
   item.id = sample.id;
   item.index = index;
   item.height = size.height;
@@ -46,9 +51,6 @@ Picture read_picture(const Sample& sample, std::int64_t index, std::int64_t epoc
   item.scale_x = static_cast<float>(size.width) / static_cast<float>(image.width);
   item.scale_y = static_cast<float>(size.height) / static_cast<float>(image.height);
 
-  Random random(options.seed, RandomStream::augment,
-                (static_cast<std::uint64_t>(epoch) << 32) | static_cast<std::uint64_t>(index));
-  item.flipped = random.uniform() < options.flip_probability;
   const Jitter& ranges = options.jitter;
   if (ranges.brightness > 0 || ranges.contrast > 0 || ranges.saturation > 0 || ranges.hue > 0) {
     // Jitter is per pixel: done on the smaller of the two sizes.
@@ -115,6 +117,10 @@ void check(const Dataset& dataset, const LoaderOptions& options) {
   SHRIKE_CHECK(options.min_size >= 1 && options.max_size >= options.min_size && options.max_size <= max_image_side,
                "image size ", options.min_size, " to ", options.max_size,
                ": expected 1 <= min_size <= max_size <= ", max_image_side);
+  for (const int size : options.min_sizes) {
+    SHRIKE_CHECK(size >= 1 && size <= options.max_size, "image size ", size, " to ", options.max_size,
+                 ": expected 1 <= each size to draw from <= max_size");
+  }
   SHRIKE_CHECK(options.flip_probability >= 0 && options.flip_probability <= 1, "flip probability ", options.flip_probability,
                ": expected 0 to 1");
   SHRIKE_CHECK(options.batch_size >= 1 && options.batch_size <= 4096, "batch size ", options.batch_size,

@@ -3,8 +3,25 @@
 #include <cmath>
 #include <map>
 #include <mutex>
+#include <utility>
 
 namespace shrike {
+
+namespace {
+
+// The corner of an anchor around the origin.
+std::pair<float, float> half_sides(float size, float ratio, AnchorRounding rounding) {
+  if (rounding == AnchorRounding::base) {
+    constexpr float base = 16;
+    const float width = std::nearbyint(std::sqrt(base * base / ratio));
+    return {width * (size / base) / 2, std::nearbyint(width * ratio) * (size / base) / 2};
+  }
+  const float height_ratio = std::sqrt(ratio);
+  const float x = 1.0f / height_ratio * size / 2.0f, y = height_ratio * size / 2.0f;
+  return rounding == AnchorRounding::none ? std::pair{x, y} : std::pair{std::nearbyint(x), std::nearbyint(y)};
+}
+
+}  // namespace
 
 std::vector<Box> base_anchors(const AnchorOptions& options) {
   SHRIKE_CHECK(options.per_cell() > 0, "anchors: ", options.sizes.size(), " sizes and ", options.ratios.size(),
@@ -13,11 +30,8 @@ std::vector<Box> base_anchors(const AnchorOptions& options) {
   std::vector<Box> base;
   for (const float ratio : options.ratios) {
     SHRIKE_CHECK(ratio > 0, "anchors: ratio ", ratio, ", expected a positive one");
-    const float height_ratio = std::sqrt(ratio);
-    const float width_ratio = 1.0f / height_ratio;
     for (const float size : options.sizes) {
-      const float x = std::nearbyint(width_ratio * size / 2.0f);
-      const float y = std::nearbyint(height_ratio * size / 2.0f);
+      const auto [x, y] = half_sides(size, ratio, options.rounding);
       base.push_back({-x, -y, x, y});
     }
   }

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "shrike/core/autograd.hpp"
+#include "shrike/ops/layout.hpp"
+#include "shrike/ops/loss.hpp"
+
 namespace shrike {
 namespace {
 
@@ -30,6 +34,26 @@ void check_sampling(const char* what, int batch, float positive_fraction) {
   SHRIKE_CHECK(batch > 0, what, ": batch ", batch, ", expected a positive number");
   SHRIKE_CHECK(positive_fraction >= 0 && positive_fraction <= 1, what, ": positive_fraction ", positive_fraction,
                ", expected one in [0, 1]");
+}
+
+// The images' weights times their shares of what was sampled.
+void share(const Tensors& counts, std::int64_t least, const std::vector<std::vector<Tensor*>>& weights) {
+  if (counts.empty()) return;
+  const NoGrad no_grad;
+  const Device device = counts[0].device();
+  const Tensor shares({static_cast<std::int64_t>(counts.size())}, Dtype::f32, device);
+  const Tensor all = concat(counts, 0);
+  dispatch(device, [&](auto d) {
+    kernels::sample_shares(d, shares.numel(), least, all.data<std::int32_t>(), shares.data<float>());
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      for (Tensor* const weight : weights[i]) {
+        if (weight->numel() == 0) continue;
+        const Tensor scaled(weight->shape(), Dtype::f32, device);
+        kernels::scale_by(d, weight->numel(), shares.data<float>() + i, weight->data<float>(), scaled.data<float>());
+        *weight = scaled;
+      }
+    }
+  });
 }
 
 // a and then b, both [*, 4].
@@ -65,6 +89,7 @@ RpnTargets rpn_targets(const Tensor& anchors, const Tensor& boxes, std::int64_t 
                                            options.straddle,
                                            options.positive_iou,
                                            options.negative_iou,
+                                           options.best_iou,
                                            options.best_is_positive};
   dispatch(device, [&](auto d) {
     kernels::rpn_match(d, match_sizes, anchors.data<float>(), boxes.data<float>(), match.data<std::int32_t>(),
@@ -80,6 +105,26 @@ RpnTargets rpn_targets(const Tensor& anchors, const Tensor& boxes, std::int64_t 
                         targets.box_weight.data<float>());
   });
   return targets;
+}
+
+void share_weights(const std::vector<RpnTargets*>& images, std::int64_t least) {
+  Tensors counts;
+  std::vector<std::vector<Tensor*>> weights;
+  for (RpnTargets* const image : images) {
+    counts.push_back(image->counts);
+    weights.push_back({&image->cls_weight, &image->box_weight});
+  }
+  share(counts, least, weights);
+}
+
+void share_weights(const std::vector<RoiTargets*>& images) {
+  Tensors counts;
+  std::vector<std::vector<Tensor*>> weights;
+  for (RoiTargets* const image : images) {
+    counts.push_back(image->counts);
+    weights.push_back({&image->box_weight});
+  }
+  share(counts, 1, weights);
 }
 
 RoiTargets roi_targets(const Tensor& proposals, const Tensor& boxes, const Tensor& labels, int num_classes,

@@ -22,7 +22,7 @@ struct Referee {
   const ImageOfClass* image;
   std::vector<bool> taken;
 
-  Verdict judge(const Detection& detection, double threshold) {
+  Verdict judge(const Detection& detection, const VocApOptions& options) {
     double best = -1;
     std::size_t match = 0;
     for (std::size_t i = 0; i < image->objects.size(); ++i) {
@@ -32,7 +32,7 @@ struct Referee {
         match = i;
       }
     }
-    if (image->objects.empty() || best < threshold) return Verdict::wrong;
+    if (image->objects.empty() || best < options.iou || (best == options.iou && !options.inclusive)) return Verdict::wrong;
     if (set_aside(*image->objects[match])) return Verdict::not_counted;
     if (taken[match]) return Verdict::wrong;
     taken[match] = true;
@@ -89,7 +89,7 @@ Judged judge(const std::vector<ImageOfClass>& images, const VocApOptions& option
   result.detections = static_cast<std::int64_t>(order.size());
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first->score > b.first->score; });
   for (const auto& [detection, referee] : order) {
-    const Verdict verdict = referees[referee].judge(*detection, options.iou);
+    const Verdict verdict = referees[referee].judge(*detection, options);
     if (verdict == Verdict::not_counted) continue;
     result.entries.push_back({referees[referee].image->image, detection->score, verdict == Verdict::right});
   }

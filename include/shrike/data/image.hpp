@@ -62,6 +62,7 @@ Image apply_orientation(Image image, int orientation);
 struct ImageSize {
   int height = 0;
   int width = 0;
+  float scale = 1;  // pixels here for one of the image as stored, where somebody says so
   friend bool operator==(const ImageSize&, const ImageSize&) = default;
 };
 ImageSize target_size(int height, int width, int shorter, int longer);

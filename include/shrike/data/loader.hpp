@@ -18,7 +18,8 @@ namespace shrike {
 
 struct LoaderOptions {
   int min_size = 600,
-      max_size = 1000;  // resize so that the shorter side is min_size, the longer at most max_size (target_size)
+      max_size = 1000;         // resize so that the shorter side is min_size, the longer at most max_size (target_size)
+  std::vector<int> min_sizes;  // not empty: one of them instead of min_size, drawn for each image and epoch
   Normalization normalization;
   double flip_probability = 0.5;
   Jitter jitter;                // none

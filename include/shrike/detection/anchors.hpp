@@ -9,17 +9,22 @@
 
 namespace shrike {
 
+// How the sides of anchors are rounded: corners: half sides to whole pixels (torchvision); base: the sides that an anchor of
+// 16^2 pixels would have, and then scaled (py-faster-rcnn, lib/rpn/generate_anchors.py); none (Detectron2).
+enum class AnchorRounding { corners, base, none };
+
 // The default is the paper's: base 16 with scales 8, 16, 32, which are sides of 128, 256 and 512 pixels.
 struct AnchorOptions {
   std::vector<float> sizes = {128, 256, 512};  // square roots of the areas, pixels
   std::vector<float> ratios = {0.5f, 1, 2};    // height / width
   float offset = 0;  // centre of the first anchor, in strides: 0 as torchvision, 0.5 for the centre of the cell
+  AnchorRounding rounding = AnchorRounding::corners;
 
   int per_cell() const { return static_cast<int>(sizes.size() * ratios.size()); }
 };
 
-// The per_cell() anchors around the origin: sides w = size / sqrt(ratio), h = size sqrt(ratio), corners rounded to whole pixels
-// (ties to even). Ratios are the outer loop, sizes the inner one. These are torchvision's.
+// The per_cell() anchors around the origin: sides w = size / sqrt(ratio), h = size sqrt(ratio), rounded (ties to even) as
+// options.rounding says. Ratios are the outer loop, sizes the inner one, as in torchvision.
 std::vector<Box> base_anchors(const AnchorOptions& options);
 
 // All anchors of a map of map_height x map_width cells, stride_y x stride_x pixels apart: f32 [map_height map_width A, 4], in

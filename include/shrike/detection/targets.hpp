@@ -17,6 +17,7 @@ namespace shrike {
 struct RpnTargetOptions {
   float positive_iou = 0.7f;       // anchors with at least this IoU with some box are positive,
   bool best_is_positive = true;    // as are those, all of them when equal, that have the greatest IoU with some box
+  float best_iou = 0;              // ... if it is at least this (0.3 in MMDetection)
   float negative_iou = 0.3f;       // below this IoU with every box: negative; between the two: left out
   int batch = 256;                 // anchors sampled from one image
   float positive_fraction = 0.5f;  // of the batch, at most
@@ -40,6 +41,11 @@ struct RpnTargets {
 // not fit.
 RpnTargets rpn_targets(const Tensor& anchors, const Tensor& boxes, std::int64_t image_height, std::int64_t image_width,
                        const RpnTargetOptions& options, std::uint64_t seed, std::uint64_t index);
+
+// Targets' weights are means over one image. These make them means over the images of a batch together: the weights of image i
+// times (number sampled in i) / max(number sampled in all, least), so that their sum over the batch is 1 where least is not
+// more. torchvision divides so (least 1); Detectron2 divides the RPN's losses by the number that was to be sampled.
+void share_weights(const std::vector<RpnTargets*>& images, std::int64_t least = 1);
 
 struct RoiTargetOptions {
   float positive_iou = 0.5f;        // foreground: at least this IoU with some box
@@ -65,13 +71,16 @@ struct RoiTargets {
 RoiTargets roi_targets(const Tensor& proposals, const Tensor& boxes, const Tensor& labels, int num_classes,
                        const RoiTargetOptions& options, std::uint64_t seed, std::uint64_t index, int image_index = 0);
 
+// Likewise; the labels' cross entropy is a mean over the batch, too.
+void share_weights(const std::vector<RoiTargets*>& images);
+
 namespace kernels {
 
 // Labels for matching: 1 and up positive, 0 negative, -1 left out.
 struct RpnMatchSizes {
   std::int64_t anchors, boxes;      // N, M
   float image_height, image_width;  // pixels
-  float straddle, positive_iou, negative_iou;
+  float straddle, positive_iou, negative_iou, best_iou;
   bool best_is_positive;
 };
 // match [N]: the box of greatest IoU, the first of equals. best [M]: scratch, the greatest IoU of each box with any anchor.
@@ -92,6 +101,9 @@ struct SampleSizes {
 // At most max_positive of the positive and then as many of the negative as the batch still holds. selected [batch]: their
 // numbers in ascending order, then -1. counts [2]: positive and negative.
 SHRIKE_KERNEL(sample_balanced, SampleSizes sizes, const std::int32_t* labels, std::int32_t* selected, std::int32_t* counts);
+
+// shares [images] = (counts[2 i] + counts[2 i + 1]) / max(sum of all counts, least).
+SHRIKE_KERNEL(sample_shares, std::int64_t images, std::int64_t least, const std::int32_t* counts, float* shares);
 
 struct RpnEncodeSizes {
   std::int64_t anchors, batch;

@@ -10,8 +10,9 @@
 namespace shrike {
 
 struct VocApOptions {
-  double iou = 0.5;          // a detection needs at least this overlap
+  double iou = 0.5;          // a detection needs this overlap
   bool eleven_point = true;  // VOC 2007's measure; false: the area under the curve, as since VOC 2010
+  bool inclusive = true;     // or more, as the development kit's VOCevaldet.m; false: more, as py-faster-rcnn's voc_eval.py
 };
 
 // One class. The curve has one point per detection that counts, by descending score.
