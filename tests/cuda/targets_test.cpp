@@ -35,7 +35,7 @@ TEST_CASE("the anchors' targets on the device are the CPU's") {
         RpnTargetOptions options;
         options.batch = batch;
         options.best_is_positive = batch != 256;
-        if (batch == 30) options.straddle = 3;
+        if (batch == 30) options.straddle = 3, options.best_iou = 0.3f;
         if (batch > 256 && side > 7) continue;
         INFO(anchor.size(0) << " anchors, " << m << " boxes, batch " << batch);
         const RpnTargets cpu = rpn_targets(anchor, boxes, 90, 110, options, 3, static_cast<std::uint64_t>(side));
@@ -47,6 +47,22 @@ TEST_CASE("the anchors' targets on the device are the CPU's") {
         CHECK(same_bits(cuda.box_weight, cpu.box_weight));
         CHECK(reference::difference(cuda.box_target, reference::doubles(cpu.box_target)) < 1e-6);
       }
+    }
+  }
+}
+
+TEST_CASE("shares of a batch's images on the device are the CPU's") {
+  for (const std::int64_t images : {1, 2, 5, 300}) {
+    Random random(4, RandomStream::test);
+    std::vector<std::int32_t> counts;
+    for (std::int64_t i = 0; i < 2 * images; ++i)
+      counts.push_back(static_cast<std::int32_t>(random.below(images == 2 ? 1 : 200)));
+    const Tensor cpu = tensor<std::int32_t>({2 * images}, counts), cuda = cpu.to(Device::cuda);
+    for (const std::int64_t least : {std::int64_t{1}, 256 * images}) {
+      const Tensor expected({images}), found({images}, Dtype::f32, Device::cuda);
+      kernels::sample_shares(Cpu{}, images, least, cpu.data<std::int32_t>(), expected.data<float>());
+      kernels::sample_shares(Cuda{}, images, least, cuda.data<std::int32_t>(), found.data<float>());
+      CHECK(same_bits(found, expected));
     }
   }
 }
