@@ -90,9 +90,8 @@ struct DetectorConfig {
     v("anchor-sizes", anchor_sizes, "sides of the square anchors, in pixels of the resized image");
     v("anchor-ratios", anchor_ratios, "height : width of the anchors");
     v("anchor-rounding", anchor_rounding,
-      "anchors' sides: corners (in whole pixels, torchvision), base (in whole pixels at 16 pixels, then scaled, "
-      "py-faster-rcnn) "
-      "or none (Detectron2)");
+      "how anchors' sides are rounded: corners (half sides, torchvision), base (at 16 pixels, then scaled, py-faster-rcnn) or "
+      "none (Detectron2)");
     v("anchor-offset", anchor_offset,
       "pixels from the image's corner to the first anchor's centre: 0 in torchvision, Detectron2 and MMDetection, 8 in "
       "py-faster-rcnn (7.5 between pixels' centres); negative: as --grid says");
@@ -115,13 +114,11 @@ struct DetectorConfig {
     v("rpn-low-quality-iou", rpn_low_quality_iou, "... from this one on: 0.3 in MMDetection");
     v("rpn-batch", rpn_batch, "anchors sampled per image for the proposal losses, at most half of them positive");
     v("rpn-divisor", rpn_divisor,
-      "the proposal losses are divided by the number of anchors sampled (py-faster-rcnn, torchvision) or by batch, rpn-batch "
-      "for "
-      "each image (Detectron2)");
+      "what the proposal losses are divided by: sampled (the number of anchors, py-faster-rcnn, torchvision) or batch "
+      "(rpn-batch for each image, Detectron2)");
     v("rpn-beta", rpn_beta,
-      "where the proposals' smooth L1 loss turns linear: 1/9 in py-faster-rcnn (sigma 3) and torchvision, 0 for L1 "
-      "(Detectron2, "
-      "MMDetection)");
+      "where the proposals' smooth L1 loss turns linear: 1/9 in py-faster-rcnn (sigma 3) and torchvision, 0 (L1) in "
+      "Detectron2 and MMDetection");
     v("roi-batch", roi_batch, "regions sampled per image for the head's losses");
     v("roi-positive-iou", roi_positive_iou, "regions at or above this IoU with a box are of its class");
     v("roi-positive-fraction", roi_positive_fraction, "at most this part of the regions");

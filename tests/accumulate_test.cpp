@@ -38,7 +38,8 @@ struct Run {
     test_set.samples.clear();
     std::string loaded;
     model = start_of(config, nullptr, loaded);
-    optimizer = std::make_unique<nn::Sgd>(sgd_parameters(*model, config), nn::SgdOptions{static_cast<float>(config.momentum), 10});
+    optimizer =
+        std::make_unique<nn::Sgd>(sgd_parameters(*model, config), nn::SgdOptions{static_cast<float>(config.momentum), 10});
     fs::create_directories(config.run);
   }
   std::string checkpoint() const { return config.run + "/last.safetensors"; }
