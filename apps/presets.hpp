@@ -22,6 +22,7 @@ inline TrainConfig voc07_vgg16() {
   config.warmup = 0;
   config.bias_lr = 2;
   config.clip_norm = 0;
+  config.ema = 0;
   config.init = "paper";
   config.eval_every = 0;
   config.match_inclusive = false;

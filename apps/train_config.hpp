@@ -42,7 +42,7 @@ struct TrainConfig {
   double bias_lr = 1;
   bool bias_decay = true;
   double clip_norm = 10;
-  double ema = 0;
+  double ema = 0.98;
   double flip = 0.5;
   double jitter = 0;
   std::vector<int> train_sizes;

@@ -177,6 +177,9 @@ int train(Arguments arguments) {
   const auto model = resume ? models::make_detector(config.model) : start_of(config, weights ? &*weights : nullptr, loaded);
   weights.reset();
   if (!loaded.empty()) std::printf("%s\n", loaded.c_str());
+  if (!loaded.empty() && config.model.input == "caffe") {
+    std::printf("--input caffe: images are BGR, 0 to 255 minus the mean; torchvision's weights want --input imagenet\n");
+  }
   nn::to(*model, device);
   nn::Sgd optimizer(sgd_parameters(*model, config),
                     nn::SgdOptions{static_cast<float>(config.momentum), static_cast<float>(config.clip_norm)});

@@ -34,8 +34,7 @@ TrainConfig config_of(const std::string& run, int batch, int accumulate) {
 
 struct Run {
   explicit Run(const TrainConfig& settings) : config(settings) {
-    std::tie(train_set, test_set) = open_data(config);
-    test_set.samples.clear();
+    train_set = open_data(config).train;
     std::string loaded;
     model = start_of(config, nullptr, loaded);
     optimizer =
@@ -53,7 +52,7 @@ struct Run {
     }
     Trainer trainer(config, Device::cpu, *model, *optimizer, train_set, test_set, progress);
     trainer.save = [&] {
-      save_checkpoint(checkpoint(), *model, optimizer.get(), config, progress);
+      save_checkpoint(checkpoint(), *model, optimizer.get(), nullptr, config, progress);
       if (stop) stop_signal = SIGTERM;
     };
     total = trainer.total_steps();

@@ -288,16 +288,17 @@ TEST_CASE("the test set may be of other years than the training set") {
   CHECK_THAT(error_of([&] { apps::open_data(config); }),
              Contains("VOC2012") && Contains("test.txt") && Contains("--test-years names the years"));
   config.test_years = "2007";
-  const auto [train, test] = apps::open_data(config);
+  const auto [train, val, test] = apps::open_data(config);
+  CHECK(val.samples.empty());
   REQUIRE(train.samples.size() == 2);
   CHECK(train.samples[1].id == "2008_000001");
   REQUIRE(test.samples.size() == 1);
   CHECK(test.samples[0].id == "000002");
-  CHECK(apps::open_test_set(config).samples.size() == 1);
-  config.split = "1:1";
-  CHECK_THAT(error_of([&] { apps::open_data(config); }), Contains("--split 1:1 with --test-years 2007"));
+  CHECK(apps::open_test_set(config, config).samples.size() == 1);
+  config.resplit = "1:1";
+  CHECK_THAT(error_of([&] { apps::open_data(config); }), Contains("--resplit 1:1 with --test-years 2007"));
   // One year without such a list is no matter of years.
-  config.split = config.test_years = "";
+  config.resplit = config.test_years = "";
   config.years = "2012";
   CHECK_THAT(error_of([&] { apps::open_data(config); }), Contains("test.txt") && !Contains("--test-years"));
 }
