@@ -50,7 +50,7 @@ inline const Workplace& workplace() {
 inline std::string training(const std::string& run_folder, const std::string& more = "") {
   return "--preset shapes --data " + workplace().data() + " --run " + workplace().path(run_folder) +
          " --width 4 --head-width 16 --min-size 64 --max-size 96 --epochs 2 --threads 1 --warmup 4 --log-every 1 "
-         "--score-threshold 0.0001 --ema 0.9 " +
+         "--score-threshold 0.0001 --ema 0.9 --lr 0.01 " +
          more;
 }
 
