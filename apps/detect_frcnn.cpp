@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <new>
 
 #include "apps/progress.hpp"
 #include "apps/quantized.hpp"
@@ -138,6 +139,11 @@ int run(int argc, char** argv) {
   const Pace pace(static_cast<long long>(files.size()));
   for (const fs::path& path : files) {
     if (stop_signal != 0) break;
+    const auto report = [&](const std::string& problem) {  // one bad file does not keep the others from being looked at
+      line.clear();
+      std::cerr << "detect_frcnn: " << problem << std::endl;
+      ++failed;
+    };
     try {
       Image image = read_image(path.string());
       const auto found = detect(*model, config, image, device);
@@ -147,10 +153,10 @@ int run(int argc, char** argv) {
         write_image(output_file(arguments.output, path, taken).string(), image);
       }
       objects += static_cast<std::int64_t>(found.size());
-    } catch (const Error& problem) {  // one bad file does not keep the others from being looked at
-      line.clear();
-      std::cerr << "detect_frcnn: " << problem.what() << std::endl;
-      ++failed;
+    } catch (const Error& problem) {
+      report(problem.what());
+    } catch (const std::bad_alloc&) {
+      report(path.string() + ": not enough memory to look at this image; --max-size makes it smaller");
     }
     line.show(++done, message("image ", done, " of ", files.size()));
   }

@@ -113,7 +113,7 @@ struct Summary {
   }
   void print(const std::string& name) const {
     if (rows == 0) return;
-    std::printf("%s: %d rows, ours slower than the best of oneDNN in %d (%.0f %%), greatest ratio %.2f (%s)\n", name.c_str(),
+    std::printf("%s: %d rows, ours slower than the best of oneDNN in %d (%.0f %%), largest ratio %.2f (%s)\n", name.c_str(),
                 rows, slower, 100.0 * slower / rows, greatest, where.c_str());
   }
 };
