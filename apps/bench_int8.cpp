@@ -167,9 +167,9 @@ Summary summarize(Subject& subject, const Dataset& test, const TrainConfig& conf
   result.name = subject.column.name;
   result.ms = subject.column.rows[0].second.median();
   ProgressLine line(100);
-  result.evaluation = evaluate_detector(
-      *subject.model, test, loader_options(config, false), device,
-      [&](std::int64_t done, std::int64_t all) { line.show(done, message(result.name, ": image ", done, " of ", all)); });
+  result.evaluation = evaluate_detector(*subject.model, test, config, device, [&](std::int64_t done, std::int64_t all) {
+    line.show(done, message(result.name, ": image ", done, " of ", all));
+  });
   return result;
 }
 

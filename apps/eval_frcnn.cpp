@@ -56,10 +56,9 @@ int run(int argc, char** argv) {
 
   catch_stop_signals();
   ProgressLine line(100);
-  const Evaluation result = evaluate_detector(
-      *model, test, loader_options(config, false), device,
-      [&](std::int64_t done, std::int64_t all) { line.show(message("evaluating image ", done, " of ", all)); },
-      config.match_inclusive);
+  const Evaluation result = evaluate_detector(*model, test, config, device, [&](std::int64_t done, std::int64_t all) {
+    line.show(message("evaluating image ", done, " of ", all));
+  });
   line.clear();
   if (result.stopped) return 128 + stop_signal;
   std::printf("%s", result.table.c_str());

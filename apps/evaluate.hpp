@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/datasets.hpp"
 #include "apps/signals.hpp"
 #include "models/faster_rcnn.hpp"
 #include "shrike/data/loader.hpp"
@@ -109,12 +110,16 @@ inline std::vector<std::vector<Object>> objects_of(const Dataset& data) {
   return truth;
 }
 
-// VOC's measures count an IoU of 0.5 as a match where match_inclusive says so.
-inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& data, const LoaderOptions& options, Device device,
-                                    const std::function<void(std::int64_t, std::int64_t)>& progress,
-                                    bool match_inclusive = true) {
+// VOC's measure by 11 points, or the area under the curve, as the settings have it.
+inline VocApOptions voc_options(const TrainConfig& config, bool eleven_point = true) {
+  return {0.5, eleven_point, config.match_inclusive};
+}
+
+// Images are loaded and detections counted as the settings say.
+inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& data, const TrainConfig& config, Device device,
+                                    const std::function<void(std::int64_t, std::int64_t)>& progress) {
   Evaluation result;
-  result.found = detect_all(model, data, options, device, progress);
+  result.found = detect_all(model, data, loader_options(config, false), device, progress);
   const auto& found = result.found;
   if (found.size() != data.samples.size()) {
     result.stopped = true;
@@ -122,12 +127,12 @@ inline Evaluation evaluate_detector(models::FasterRcnn& model, const Dataset& da
   }
   const std::vector<std::vector<Object>> truth = objects_of(data);
   const int classes = static_cast<int>(data.classes.size()) + 1;
-  const VocAp eleven_point = voc_ap(truth, found, classes, {0.5, true, match_inclusive});
-  const VocAp area = voc_ap(truth, found, classes, {0.5, false, match_inclusive});
+  const VocAp eleven_point = voc_ap(truth, found, classes, voc_options(config));
+  const VocAp area = voc_ap(truth, found, classes, voc_options(config, false));
   const CocoAp coco = coco_ap(truth, found, classes);
   result.map = std::isnan(eleven_point.mean) ? 0.0 : eleven_point.mean;
   result.table = detail::table(eleven_point, area, coco, data.classes);
-  const Interval interval = voc_interval(truth, found, classes, {0.5, true, match_inclusive});
+  const Interval interval = voc_interval(truth, found, classes, voc_options(config));
   result.table += message("  VOC07 mean over other choices of images, 95 %: ", detail::score_text(interval.low), " to ",
                           detail::score_text(interval.high), "\n");
   result.curves = curves_csv(eleven_point, data.classes);

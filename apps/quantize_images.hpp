@@ -56,10 +56,9 @@ inline models::NextImages images_of(const Dataset& data, const TrainConfig& conf
 inline Evaluation measure(models::FasterRcnn& model, const Dataset& data, const TrainConfig& config, Device device,
                           const std::string& title) {
   ProgressLine line(100);
-  Evaluation result = evaluate_detector(
-      model, data, loader_options(config, false), device,
-      [&](std::int64_t done, std::int64_t all) { line.show(message(title, ": image ", done, " of ", all)); },
-      config.match_inclusive);
+  Evaluation result = evaluate_detector(model, data, config, device, [&](std::int64_t done, std::int64_t all) {
+    line.show(message(title, ": image ", done, " of ", all));
+  });
   line.clear();
   go_on();
   return result;

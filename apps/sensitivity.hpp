@@ -52,7 +52,7 @@ struct LayerSearch {
   }
   PairedDifference change(const Evaluation& from, const Evaluation& to) const {
     const int classes = static_cast<int>(images.classes.size()) + 1;
-    return voc_difference(objects_of(images), from.found, to.found, classes, {0.5, true});
+    return voc_difference(objects_of(images), from.found, to.found, classes, voc_options(config));
   }
   Evaluation int8_result(const std::vector<std::string>& kept) const;
 };

@@ -138,8 +138,8 @@ bool test(const TrainConfig& config, const Dataset& images, Device device) {
     const LoadedDetector detector = load_detector(file);
     nn::to(*detector.model, device);
     ProgressLine line(100);
-    const Evaluation result = evaluate_detector(
-        *detector.model, images, loader_options(config, false), device, [&](std::int64_t done, std::int64_t all) {
+    const Evaluation result =
+        evaluate_detector(*detector.model, images, config, device, [&](std::int64_t done, std::int64_t all) {
           line.show(message("testing ", name, ".safetensors: image ", done, " of ", all));
         });
     line.clear();

@@ -282,10 +282,9 @@ inline void Trainer::log(const std::string& kind, const std::vector<std::pair<st
 
 inline void Trainer::evaluate(std::int64_t epoch) {
   const nn::Averaged averaged(ema);
-  const Evaluation result = evaluate_detector(
-      model_, eval_set_, loader_options(config_, false), device_,
-      [&](std::int64_t done, std::int64_t all) { line_.show(message("evaluating image ", done, " of ", all)); },
-      config_.match_inclusive);
+  const Evaluation result = evaluate_detector(model_, eval_set_, config_, device_, [&](std::int64_t done, std::int64_t all) {
+    line_.show(message("evaluating image ", done, " of ", all));
+  });
   line_.clear();
   if (result.stopped) return;
   progress_.evaluation_due = false;
