@@ -59,29 +59,41 @@ inline TrainConfig read_settings(const TensorFile& file) {
   // Checkpoints from before these settings.
   if (metadata.contains("train.seed")) metadata.try_emplace("train.split-seed", metadata.at("train.seed"));
   if (metadata.contains("train.split")) metadata.try_emplace("train.resplit", metadata.at("train.split"));
-  metadata.try_emplace("train.val-split", config.val_split);
-  metadata.try_emplace("train.val-fraction", TextWriter::print(config.val_fraction));
-  metadata.try_emplace("train.patience", TextWriter::print(config.patience));
-  metadata.try_emplace("model.soft-nms", config.model.soft_nms);
-  metadata.try_emplace("model.soft-nms-sigma", TextWriter::print(config.model.soft_nms_sigma));
+  metadata.try_emplace("train.ema", "0");
+  metadata.try_emplace("model.grid", "quotient");
   std::map<std::string, std::string> now;
   write_settings(now, config);
   for (const char* name :  // that follow no rule but today's default
-       {"train.test-years", "train.max-steps", "train.accumulate", "train.train-sizes", "train.match-inclusive",
-        "model.pool-rounding", "model.size-divisor", "model.anchor-rounding", "model.anchor-offset", "model.anchor-border",
-        "model.proposal-min-size", "model.rpn-low-quality", "model.rpn-low-quality-iou", "model.rpn-divisor", "model.rpn-beta",
+       {"train.test-years",
+        "train.max-steps",
+        "train.accumulate",
+        "train.train-sizes",
+        "train.match-inclusive",
+        "train.val-split",
+        "train.val-fraction",
+        "train.patience",
+        "train.anchors",
+        "train.init",
+        "train.provider",
+        "train.tf32",
+        "train.cuda-graphs",
+        "model.norm",
+        "model.head",
+        "model.soft-nms",
+        "model.soft-nms-sigma",
+        "model.pool-rounding",
+        "model.size-divisor",
+        "model.anchor-rounding",
+        "model.anchor-offset",
+        "model.anchor-border",
+        "model.proposal-min-size",
+        "model.rpn-low-quality",
+        "model.rpn-low-quality-iou",
+        "model.rpn-divisor",
+        "model.rpn-beta",
         "model.box-beta"}) {
     metadata.try_emplace(name, now.at(name));
   }
-  metadata.try_emplace("train.anchors", config.anchors);
-  metadata.try_emplace("train.init", config.init);
-  metadata.try_emplace("train.ema", "0");
-  metadata.try_emplace("model.grid", "quotient");
-  metadata.try_emplace("model.norm", "auto");
-  metadata.try_emplace("model.head", "fc");
-  metadata.try_emplace("train.provider", config.device.provider);
-  metadata.try_emplace("train.tf32", TextWriter::print(config.device.tf32));
-  metadata.try_emplace("train.cuda-graphs", TextWriter::print(config.device.graphs));
   config.preset = metadata.contains("train.preset") ? metadata.at("train.preset") : "";
   TextReader train{metadata, "train.", file.name};
   config.visit(train);
