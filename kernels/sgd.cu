@@ -127,7 +127,7 @@ template <int N> __global__ void __launch_bounds__(threads) moving_average_kerne
 }
 
 // Calls f(table, chunks) for the slices that are not empty, N of them at a time.
-template <int N, class F> void for_tables(const SgdSlice* slices, std::size_t count, const F& f) {
+template <int N, class F> void for_tables_of(const SgdSlice* slices, std::size_t count, const F& f) {
   SliceTable<N> table{};
   const auto flush = [&] {
     if (table.count > 0) f(table, table.first_chunk[table.count]);
@@ -143,7 +143,10 @@ template <int N, class F> void for_tables(const SgdSlice* slices, std::size_t co
   flush();
 }
 
-constexpr int few = 64, many = 640;
+// The same in tables of 64 where they fit into one, else of 640.
+template <class F> void for_tables(const SgdSlice* slices, std::size_t count, const F& f) {
+  count <= 64 ? for_tables_of<64>(slices, count, f) : for_tables_of<640>(slices, count, f);
+}
 
 }  // namespace
 
@@ -152,44 +155,23 @@ void gradient_norm(Cuda, const SgdSlice* slices, std::size_t count, const float*
   for (std::size_t s = 0; s < count; ++s) chunks += (slices[s].n + chunk - 1) / chunk;
   const cuda::Scratch sums(static_cast<std::size_t>(chunks + 1) * sizeof(double));
   double* next = sums.data<double>();
-  const auto run = [&](const auto& kernel) {
-    return [&, kernel](const auto& table, std::int64_t blocks) {
-      cuda::launch(kernel, static_cast<unsigned>(blocks), threads, 0, table, next);
-      next += blocks;
-    };
-  };
-  if (count <= few) {
-    for_tables<few>(slices, count, run(sum_of_squares_kernel<few>));
-  } else {
-    for_tables<many>(slices, count, run(sum_of_squares_kernel<many>));
-  }
+  for_tables(slices, count, [&]<int N>(const SliceTable<N>& table, std::int64_t blocks) {
+    cuda::launch(sum_of_squares_kernel<N>, static_cast<unsigned>(blocks), threads, 0, table, next);
+    next += blocks;
+  });
   cuda::launch(finish_norm_kernel, 1, 1024, 0, chunks, sums.data<double>(), loss, norm);
 }
 
 void sgd_step(Cuda, const SgdSlice* slices, std::size_t count, float momentum, float clip_norm, const float* norm) {
-  const auto run = [&](const auto& kernel) {
-    return [&, kernel](const auto& table, std::int64_t blocks) {
-      cuda::launch(kernel, static_cast<unsigned>(blocks), threads, 0, table, momentum, clip_norm, norm);
-    };
-  };
-  if (count <= few) {
-    for_tables<few>(slices, count, run(sgd_step_kernel<few>));
-  } else {
-    for_tables<many>(slices, count, run(sgd_step_kernel<many>));
-  }
+  for_tables(slices, count, [&]<int N>(const SliceTable<N>& table, std::int64_t blocks) {
+    cuda::launch(sgd_step_kernel<N>, static_cast<unsigned>(blocks), threads, 0, table, momentum, clip_norm, norm);
+  });
 }
 
 void moving_average_step(Cuda, const SgdSlice* slices, std::size_t count) {
-  const auto run = [&](const auto& kernel) {
-    return [kernel](const auto& table, std::int64_t blocks) {
-      cuda::launch(kernel, static_cast<unsigned>(blocks), threads, 0, table);
-    };
-  };
-  if (count <= few) {
-    for_tables<few>(slices, count, run(moving_average_kernel<few>));
-  } else {
-    for_tables<many>(slices, count, run(moving_average_kernel<many>));
-  }
+  for_tables(slices, count, [&]<int N>(const SliceTable<N>& table, std::int64_t blocks) {
+    cuda::launch(moving_average_kernel<N>, static_cast<unsigned>(blocks), threads, 0, table);
+  });
 }
 
 }  // namespace shrike::kernels
