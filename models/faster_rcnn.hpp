@@ -128,6 +128,9 @@ class FasterRcnn : public nn::Module {
     }
   };
 
+  std::int64_t padded_side(std::int64_t pixels) const {
+    return (pixels + options_.size_divisor - 1) / options_.size_divisor * options_.size_divisor;
+  }
   std::vector<Level> propose(const Tensors& maps, const Tensor& images);
   Tensor anchors_of(const Level& level, const ImageSize& size) const;
   Proposals proposals_of(const std::vector<Level>& levels, std::int64_t image, const ImageSize& size,
@@ -188,18 +191,12 @@ inline Tensor mirrored(const Tensor& images, const std::vector<ImageSize>& sizes
 
 inline Tensor FasterRcnn::padded(const Tensor& images) const {
   if (options_.stride == 0) return images;
-  const int divisor = options_.size_divisor;
-  const auto up = [&](std::int64_t size) { return (size + divisor - 1) / divisor * divisor; };
-  const Tensor rows = detail::pad_end(images, 1, up(images.size(1)));
-  return detail::pad_end(rows, 2, up(images.size(2)));
+  return detail::pad_end(detail::pad_end(images, 1, padded_side(images.size(1))), 2, padded_side(images.size(2)));
 }
 
 inline std::vector<FasterRcnn::Level> FasterRcnn::propose(const Tensors& maps, const Tensor& images) {
   const bool quotient = options_.stride == 0;
-  const auto cells = [&](std::int64_t pixels) {
-    const std::int64_t divisor = options_.size_divisor;
-    return ((pixels + divisor - 1) / divisor * divisor + options_.stride - 1) / options_.stride;
-  };
+  const auto cells = [&](std::int64_t pixels) { return (padded_side(pixels) + options_.stride - 1) / options_.stride; };
   std::vector<Level> levels;
   for (const Tensor& map : maps) {
     SHRIKE_CHECK(quotient || (map.size(1) == cells(images.size(1)) && map.size(2) == cells(images.size(2))),
