@@ -5,12 +5,13 @@
 
 #include "apps/quantized.hpp"
 #include "error_of.hpp"
-#include "quantized_detector.hpp"
+#include "quantized_run.hpp"
 #include "shrike/graph/fuse.hpp"
 #include "shrike/ops/dynamic.hpp"
 #include "temporary_folder.hpp"
 
 using namespace shrike;
+using quantized::detect, quantized::same, quantized::small;
 using namespace shrike::quant;
 using Catch::Matchers::Contains;
 using reference::random_tensor;
@@ -37,32 +38,6 @@ double noise(const Tensor& got, const Tensor& expected) {
   double difference = 0, signal = 0;
   for (std::size_t i = 0; i < a.size(); ++i) difference += (a[i] - b[i]) * (a[i] - b[i]), signal += b[i] * b[i];
   return std::sqrt(difference / signal);
-}
-
-apps::TrainConfig small(const std::string& backbone, const std::string& roi) {
-  apps::TrainConfig config;
-  config.model = quantized::small_detector(backbone);
-  config.model.roi = roi;
-  config.model.anchor_sizes = {16, 32};
-  config.model.test_pre_nms = 60;
-  config.model.test_post_nms = 20;
-  return config;
-}
-
-std::vector<Detection> detect(models::FasterRcnn& model, std::uint64_t seed) {
-  std::vector<Detection> all;
-  const models::NextImages next = quantized::random_images(3, seed);
-  while (const auto batch = next()) {
-    const auto found = model.detect(batch->first, batch->second).at(0);
-    all.insert(all.end(), found.begin(), found.end());
-  }
-  return all;
-}
-
-bool same(const std::vector<Detection>& a, const std::vector<Detection>& b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](const Detection& x, const Detection& y) {
-           return x.box == y.box && x.label == y.label && x.score == y.score;
-         });
 }
 
 }  // namespace

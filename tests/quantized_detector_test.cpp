@@ -3,46 +3,21 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
-#include "quantized_detector.hpp"
+#include "quantized_run.hpp"
 #include "temporary_folder.hpp"
 
 using namespace shrike;
+using quantized::detect, quantized::same, quantized::small;
 using namespace shrike::models;
 using reference::random_tensor;
 
 namespace {
-
-apps::TrainConfig small(const std::string& backbone, const std::string& roi) {
-  apps::TrainConfig config;
-  config.model = quantized::small_detector(backbone);
-  config.model.roi = roi;
-  config.model.anchor_sizes = {16, 32};
-  config.model.test_pre_nms = 60;
-  config.model.test_post_nms = 20;
-  return config;
-}
 
 std::shared_ptr<FasterRcnn> random_detector(const apps::TrainConfig& config, std::uint64_t seed) {
   const auto model = make_detector(config.model);
   nn::initialize(*model, seed);
   nn::train(*model, false);
   return model;
-}
-
-std::vector<Detection> detect(FasterRcnn& model, std::uint64_t seed) {
-  std::vector<Detection> all;
-  const NextImages next = quantized::random_images(3, seed);
-  while (const auto batch = next()) {
-    const auto found = model.detect(batch->first, batch->second).at(0);
-    all.insert(all.end(), found.begin(), found.end());
-  }
-  return all;
-}
-
-bool same(const std::vector<Detection>& a, const std::vector<Detection>& b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](const Detection& x, const Detection& y) {
-           return x.box == y.box && x.label == y.label && x.score == y.score;
-         });
 }
 
 }  // namespace
