@@ -1,12 +1,15 @@
 // Runs the applications on a few generated shapes, as tests of them need it.
 #pragma once
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include "catch.hpp"
 #include "run_command.hpp"
@@ -65,5 +68,60 @@ inline void check_failure(const Outcome& outcome, const std::string& program, co
 }
 
 inline std::string bytes(const std::string& path) { return read_file(path, 1u << 30); }
+
+// The trained run that several tests look at.
+inline const std::string& trained() {
+  static const std::string folder = [] {
+    const Outcome outcome = run("train_frcnn", training("trained", "--save-every 5"));
+    INFO(outcome.text);
+    REQUIRE(outcome.status == 0);
+    return workplace().path("trained");
+  }();
+  return folder;
+}
+
+// Runs an application that trains in the folder `name`, interrupts it three times, each when it has got further, and lets it
+// end; with `resume` from when its checkpoint is there.
+inline void interrupt(const std::string& app, const std::string& name, std::string arguments, const std::string& resume,
+                      bool kill) {
+  const std::string folder = workplace().path(name);
+  int interruptions = 0;
+  for (;;) {
+    sigset_t term, before;  // held back until the child has left the test framework's handler behind
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, &before);
+    const pid_t child = fork();
+    if (child == 0) {
+      signal(SIGTERM, SIG_DFL);
+      sigprocmask(SIG_SETMASK, &before, nullptr);
+      freopen("/dev/null", "w", stderr);
+      freopen("/dev/null", "w", stdout);
+      execl("/bin/sh", "sh", "-c", ("exec " + binary(app) + " " + arguments).c_str(), nullptr);
+      _exit(127);
+    }
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    const bool stop = interruptions < 3;
+    if (stop) {  // once it has got further than the last time
+      for (int waited = 0; waited < 60000 && waitpid(child, nullptr, WNOHANG) == 0; ++waited) {
+        std::error_code error;
+        const auto size = fs::file_size(folder + "/metrics.jsonl", error);
+        if (!error && size > static_cast<std::uintmax_t>(200 * (1 + 3 * interruptions))) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      ::kill(child, kill ? SIGKILL : SIGTERM);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!stop) {
+      REQUIRE(WIFEXITED(status));
+      REQUIRE(WEXITSTATUS(status) == 0);
+      return;
+    }
+    if (!kill && WIFEXITED(status)) CHECK((WEXITSTATUS(status) == 128 + SIGTERM || WEXITSTATUS(status) == 0));
+    ++interruptions;
+    if (fs::exists(folder + "/last.safetensors")) arguments = resume;
+  }
+}
 
 }  // namespace programs
