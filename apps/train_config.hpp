@@ -67,7 +67,7 @@ struct TrainConfig {
     v("val-fraction", val_fraction,
       "... or this part of the training images, 0.1 say, taken out of them with each class in proportion");
     v("test-split", test_split, "image set to test on: once, at the end, where others choose the best checkpoint");
-    v("resplit", resplit, "divide the images of --train-split and --test-split anew in this ratio, as in 9:1");
+    v("resplit", resplit, "draw a new split of the images of --train-split and --test-split, in this ratio, as in 9:1");
     v("split-seed", split_seed, "which of the possible divisions --resplit and --val-fraction take; --seed does not change it");
     v("drop-bad-boxes", drop_bad_boxes, "drop and count boxes without area; otherwise they are an error");
     v("weights", weights, "safetensors file to start from: torchvision's names and layout, or a checkpoint of ours");
